@@ -1,0 +1,2 @@
+//! Motorpool: the dispatcher.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Motorpool: a farm of Claude Code workers behind a Redis job queue.

@@ -1,0 +1,2 @@
+//! Motorpool: the worker.
+fn main() {}

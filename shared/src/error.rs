@@ -120,7 +120,7 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     known
         .into_iter()
         .map(|candidate| (distance(&wanted, &candidate.to_lowercase().replace('-', "_")), candidate))
-        .filter(|(far, candidate)| *far <= (candidate.len() / 3).max(1))
+        .filter(|(far, candidate)| *far <= (candidate.len() / 3).max(if candidate.len() > 3 { 2 } else { 1 }))
         .min_by_key(|(far, _)| *far)
         .map(|(_, candidate)| candidate)
 }

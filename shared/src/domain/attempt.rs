@@ -1,0 +1,308 @@
+//! What becomes of an attempt: an [`Outcome`] that a worker saw, and the [`Verdict`] that follows from it.
+//!
+//! The store can be told a verdict and nothing else. Not here: how the CLI's words become an outcome
+//! (`worker/src/claude/classify.rs`), what follows from a lost lease (the `if_lost` ladder, `retry.rs`).
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::retry;
+use super::state::words;
+
+words! {
+    /// Why a run failed; the `class` of an error.
+    Class {
+        /// Passing: overload, a server's error, a cut connection.
+        Transient = "transient",
+        /// The account's usage limit.
+        Limit = "limit",
+        /// Not signed in, or refused: the worker is unfit.
+        Auth = "auth",
+        /// The request itself is wrong; it would fail again.
+        Request = "request",
+        /// `max_turns` reached.
+        Turns = "turns",
+        /// `max_budget_usd` reached.
+        Budget = "budget",
+        /// `timeout_s` reached.
+        Timeout = "timeout",
+        /// A tool was denied and the task asked to fail then.
+        Permission = "permission",
+        /// The result is not what was asked for.
+        Check = "check",
+        /// The worker fell silent.
+        Lost = "lost",
+        /// Stopped on request.
+        Cancelled = "cancelled",
+        /// Motorpool's own fault.
+        Internal = "internal",
+    }
+}
+
+/// An error as it is recorded: class, the API's status and message, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Whose fault, and what follows.
+    pub class: Class,
+    /// The HTTP status of the API, where there was one.
+    pub status: Option<u16>,
+    /// What happened, in the API's words where there are any.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure without status and hint.
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
+        Self { class, status: None, message: message.into(), hint: None }
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// What a run brought home, however it ended.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// The text of the result, or what there was of it.
+    pub output: Option<String>,
+    /// The structured result, where a schema was given.
+    pub structured: Option<Value>,
+    /// The CLI's session.
+    pub session_id: Option<String>,
+    /// The cost of this run in microdollars.
+    pub cost_microusd: u64,
+    /// The cost is a sum of our own, not the CLI's figure.
+    pub cost_estimated: bool,
+    /// Tokens by kind, as the CLI counts them.
+    pub usage: Option<Value>,
+    /// Turns of the conversation.
+    pub turns: u32,
+    /// Calls that were denied, as in `Write` or `Bash(cargo test)`.
+    pub denied: Vec<String>,
+    /// Claude said or did something.
+    pub spoke: bool,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ending {
+    /// With a result.
+    Success,
+    /// With a failure.
+    Failed(Failure),
+    /// The worker stopped it: its own end, or Redis out of reach for a lease. The work is whole and goes on elsewhere.
+    Stopped(String),
+}
+
+/// A run as its worker saw it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// What it brought home.
+    pub report: Report,
+    /// How it ended.
+    pub ending: Ending,
+    /// Milliseconds that the API asked to wait, where it said so.
+    pub retry_after_ms: Option<u64>,
+}
+
+/// What the record says about earlier attempts; part of a claim's answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// This attempt's number: charged ones before it, and itself.
+    pub attempt: u32,
+    /// The most there may be.
+    pub max_attempts: u32,
+    /// How often it came back uncharged, limits, drains and unfit workers not counted.
+    pub uncharged: u32,
+    /// Transient failures in a row before Claude said anything.
+    pub unspoken: u32,
+    /// Milliseconds since it first came back uncharged, 0 if it never did.
+    pub uncharged_for_ms: u64,
+}
+
+/// A task that came back uncharged so often fails with the last reason.
+const MOST_UNCHARGED: u32 = 20;
+/// A task that came back uncharged for so long fails with the last reason: 24 h.
+const LONGEST_UNCHARGED_MS: u64 = 24 * 3600 * 1000;
+/// Transient failures in a row, before Claude said anything, that are not charged.
+const MOST_UNSPOKEN: u32 = 10;
+
+/// What is done with a task after a run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// It succeeded.
+    Complete,
+    /// It failed for good.
+    Fail(Failure),
+    /// It is tried again.
+    Retry {
+        /// Milliseconds until then, 0: at once.
+        delay_ms: u64,
+        /// It counts against `max_attempts`.
+        charged: bool,
+        /// It counts as coming back uncharged.
+        counted: bool,
+        /// Transient before Claude said anything.
+        unspoken: bool,
+        /// Why; nothing where the worker only ended.
+        failure: Option<Failure>,
+        /// The reason in words.
+        reason: String,
+    },
+    /// It was stopped on request.
+    Cancel(String),
+}
+
+/// What becomes of an attempt. `jitter` (0 to 1) is drawn by the caller.
+#[must_use]
+pub fn decide(history: &History, outcome: &Outcome, fail_on_denied: bool, jitter: f64) -> Verdict {
+    let failure = match &outcome.ending {
+        Ending::Success => {
+            let denied = &outcome.report.denied;
+            if fail_on_denied && !denied.is_empty() {
+                return Verdict::Fail(
+                    Failure::new(
+                        Class::Permission,
+                        format!("{} calls were denied: {}", denied.len(), denied.join(", ")),
+                    )
+                    .hint("allow them with allowed_tools, or choose another permission_mode"),
+                );
+            }
+            return Verdict::Complete;
+        }
+        Ending::Stopped(reason) => {
+            return Verdict::Retry {
+                delay_ms: 0,
+                charged: false,
+                counted: false,
+                unspoken: false,
+                failure: None,
+                reason: reason.clone(),
+            };
+        }
+        Ending::Failed(failure) => failure.clone(),
+    };
+    let reason = failure.message.clone();
+    match failure.class {
+        Class::Cancelled => Verdict::Cancel(reason),
+        Class::Request
+        | Class::Turns
+        | Class::Budget
+        | Class::Timeout
+        | Class::Permission
+        | Class::Check
+        | Class::Internal => Verdict::Fail(failure),
+        // The account or the sign-in of this worker: another one may do it, and nothing was spent.
+        Class::Limit | Class::Auth => {
+            if history.uncharged_for_ms > LONGEST_UNCHARGED_MS {
+                return Verdict::Fail(failure);
+            }
+            Verdict::Retry {
+                delay_ms: 0,
+                charged: false,
+                counted: false,
+                unspoken: false,
+                failure: Some(failure),
+                reason,
+            }
+        }
+        Class::Transient | Class::Lost => {
+            let free = !outcome.report.spoke && history.unspoken < MOST_UNSPOKEN;
+            if free {
+                if history.uncharged >= MOST_UNCHARGED || history.uncharged_for_ms > LONGEST_UNCHARGED_MS {
+                    return Verdict::Fail(failure);
+                }
+            } else if history.attempt >= history.max_attempts {
+                return Verdict::Fail(failure);
+            }
+            let failures = if free { history.unspoken + 1 } else { history.attempt };
+            Verdict::Retry {
+                delay_ms: retry::backoff_ms(failures, jitter, outcome.retry_after_ms),
+                charged: !free,
+                counted: free,
+                unspoken: free,
+                failure: Some(failure),
+                reason,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(class: Class, spoke: bool) -> Outcome {
+        Outcome {
+            report: Report { spoke, ..Report::default() },
+            ending: Ending::Failed(Failure::new(class, "said the API")),
+            retry_after_ms: None,
+        }
+    }
+
+    fn history(attempt: u32) -> History {
+        History { attempt, max_attempts: 3, ..History::default() }
+    }
+
+    fn word(verdict: &Verdict) -> String {
+        match verdict {
+            Verdict::Complete => "complete".into(),
+            Verdict::Fail(failure) => format!("fail {}", failure.class),
+            Verdict::Retry { delay_ms, charged, .. } => {
+                format!("{} after {delay_ms}", if *charged { "retry" } else { "give back" })
+            }
+            Verdict::Cancel(_) => "cancel".into(),
+        }
+    }
+
+    #[test]
+    fn each_outcome_has_its_verdict() {
+        for (class, spoke, attempt, expected) in [
+            (Class::Transient, true, 1, "retry after 1000"),
+            (Class::Transient, true, 2, "retry after 2000"),
+            (Class::Transient, true, 3, "fail transient"),
+            (Class::Transient, false, 3, "give back after 1000"),
+            (Class::Limit, true, 3, "give back after 0"),
+            (Class::Auth, false, 1, "give back after 0"),
+            (Class::Request, true, 1, "fail request"),
+            (Class::Turns, true, 1, "fail turns"),
+            (Class::Budget, true, 1, "fail budget"),
+            (Class::Timeout, true, 1, "fail timeout"),
+            (Class::Check, true, 1, "fail check"),
+            (Class::Internal, true, 1, "fail internal"),
+            (Class::Cancelled, true, 1, "cancel"),
+        ] {
+            let verdict = decide(&history(attempt), &failed(class, spoke), false, 1.0);
+            assert_eq!(word(&verdict), expected, "{class} {spoke} {attempt}");
+        }
+    }
+
+    #[test]
+    fn what_comes_back_free_comes_back_so_often_and_no_longer() {
+        let unspoken = History { unspoken: MOST_UNSPOKEN, ..history(1) };
+        assert_eq!(word(&decide(&unspoken, &failed(Class::Transient, false), false, 1.0)), "retry after 1000");
+        let often = History { uncharged: MOST_UNCHARGED, ..history(1) };
+        assert_eq!(word(&decide(&often, &failed(Class::Transient, false), false, 1.0)), "fail transient");
+        let long = History { uncharged_for_ms: LONGEST_UNCHARGED_MS + 1, ..history(1) };
+        for class in [Class::Transient, Class::Auth, Class::Limit] {
+            assert!(word(&decide(&long, &failed(class, false), false, 1.0)).starts_with("fail"), "{class}");
+        }
+    }
+
+    #[test]
+    fn denied_tools_fail_a_task_only_if_it_asked_so() {
+        let outcome = Outcome {
+            report: Report { denied: vec!["Write".into()], ..Report::default() },
+            ending: Ending::Success,
+            retry_after_ms: None,
+        };
+        assert_eq!(word(&decide(&history(1), &outcome, false, 0.0)), "complete");
+        assert_eq!(word(&decide(&history(1), &outcome, true, 0.0)), "fail permission");
+    }
+}

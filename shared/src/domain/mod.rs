@@ -1,0 +1,15 @@
+//! The rules of the game: types, tables and decisions.
+//!
+//! Pure: nothing here does I/O, reads a clock or draws a random number; time and chance are arguments.
+//! Not here: how a record is written (`store`), who calls (`pool`), how Claude is run (`worker`).
+
+pub mod attempt;
+pub mod event;
+pub mod fleet;
+pub mod ids;
+pub mod limits;
+pub mod merge;
+pub mod options;
+pub mod retry;
+pub mod state;
+pub mod task;

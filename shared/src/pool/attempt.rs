@@ -1,0 +1,428 @@
+//! The worker's verbs: a [`Seat`] claims, and a [`Lease`] is the right to write to one run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+use super::{Backoff, LONGEST_BACKOFF, Pool, chance};
+use crate::domain::attempt::{History, Outcome, decide};
+use crate::domain::ids::{TaskId, WorkerId};
+use crate::domain::options::TaskOptions;
+use crate::domain::task::Spec;
+use crate::error::{Error, Result};
+use crate::store::Line;
+use crate::store::attempt::{self, Claimed, Held, News, Progress, Told};
+use crate::store::fleet::{self, Presence};
+use crate::store::script::{Call, CallError, Reply};
+use crate::store::sweep;
+
+/// A worker's place in a pool: one process start, one call at a time, each with its number.
+#[derive(Debug)]
+pub struct Seat {
+    pool: Pool,
+    id: WorkerId,
+    pool_id: String,
+    lease: Duration,
+    call: u64,
+    line: Line,
+    waiting: Option<MultiplexedConnection>,
+    presence: Presence,
+    config_version: String,
+    config: TaskOptions,
+    sweeping: Arc<AtomicBool>,
+}
+
+/// The right to write to one run of a task; `finish` and `step` consume it.
+#[derive(Debug)]
+pub struct Lease {
+    held: Held,
+}
+
+impl Lease {
+    /// Which task.
+    #[must_use]
+    pub fn task(&self) -> TaskId {
+        self.held.id
+    }
+
+    /// Which run of it.
+    #[must_use]
+    pub fn run(&self) -> u64 {
+        self.held.run
+    }
+
+    /// What was asked.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.held.spec
+    }
+
+    /// Earlier attempts.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.held.history
+    }
+
+    /// How long its worker may be silent.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.held.lease_ms)
+    }
+}
+
+/// What a claim brought.
+#[derive(Debug)]
+pub enum Claim {
+    /// A run begins.
+    Run(Lease),
+    /// There is nothing to do.
+    Idle,
+}
+
+/// What a beat heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beat {
+    /// Go on.
+    Ok,
+    /// The task is to be stopped.
+    Cancel,
+    /// The run is not this worker's any more: end Claude and write nothing.
+    Stale,
+    /// Redis did not answer in time.
+    Unreachable,
+}
+
+impl Seat {
+    /// Joins a pool, trying until Redis answers. A URL that can never work, a foreign schema or a refused password
+    /// are errors at once.
+    pub async fn join(pool: &Pool, presence: Presence) -> Result<Self> {
+        let id = WorkerId::new(format!("w-{}", Uuid::new_v4().simple()));
+        let mut seat = Self {
+            pool: pool.clone(),
+            id,
+            pool_id: String::new(),
+            lease: Duration::ZERO,
+            call: 0,
+            line: Line::default(),
+            waiting: None,
+            presence,
+            config_version: "0".to_owned(),
+            config: TaskOptions::default(),
+            sweeping: Arc::new(AtomicBool::new(false)),
+        };
+        seat.rejoin().await?;
+        Ok(seat)
+    }
+
+    async fn rejoin(&mut self) -> Result<()> {
+        self.call = 0;
+        let call = self.presence_call("join");
+        let reply = self.until_answered(&call, None).await?;
+        if let Some((pool_id, lease_ms)) = fleet::present(&reply)? {
+            self.pool_id = pool_id;
+            self.lease = Duration::from_millis(lease_ms);
+        }
+        Ok(())
+    }
+
+    fn presence_call(&self, verb: &str) -> Call {
+        fleet::presence(self.id.as_str(), verb, &Pool::pool_id_if_none(), self.pool.lease_ms(), &self.presence)
+    }
+
+    /// This process start.
+    #[must_use]
+    pub fn id(&self) -> &WorkerId {
+        &self.id
+    }
+
+    /// The pool's own id.
+    #[must_use]
+    pub fn pool_id(&self) -> &str {
+        &self.pool_id
+    }
+
+    /// How long this pool's workers may be silent.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// The pool's defaults as last heard.
+    #[must_use]
+    pub fn defaults(&self) -> &TaskOptions {
+        &self.config
+    }
+
+    /// Tells how this worker is.
+    pub async fn report(&mut self, change: impl FnOnce(&mut Presence)) -> Result<()> {
+        change(&mut self.presence);
+        let call = self.presence_call("report");
+        let reply = self.until_answered(&call, None).await?;
+        if fleet::present(&reply)?.is_none() {
+            self.renew().await?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the list of workers; a Redis that is away finds out by itself.
+    pub async fn leave(mut self) {
+        let call = self.presence_call("leave");
+        let _ = self.until_answered(&call, Some(Duration::from_secs(2))).await;
+    }
+
+    /// A new identity: the pool has forgotten the former.
+    async fn renew(&mut self) -> Result<()> {
+        self.id = WorkerId::new(format!("w-{}", Uuid::new_v4().simple()));
+        self.rejoin().await
+    }
+
+    /// Takes the next task, if there is one. `token` is the lane whose token woke this worker.
+    pub async fn claim(&mut self, token: Option<&str>) -> Result<Claim> {
+        self.call += 1;
+        let call = attempt::claim(
+            self.id.as_str(),
+            self.call,
+            token.unwrap_or(""),
+            &self.config_version,
+            &self.presence.lanes,
+        );
+        let reply = self.until_answered(&call, None).await?;
+        let (claimed, news) = attempt::claimed(&reply, 0)?;
+        self.hear(news);
+        self.taken(claimed).await
+    }
+
+    async fn taken(&mut self, claimed: Claimed) -> Result<Claim> {
+        match claimed {
+            Claimed::Run(held) => Ok(Claim::Run(Lease { held: *held })),
+            Claimed::Idle => Ok(Claim::Idle),
+            Claimed::Unknown => {
+                self.renew().await?;
+                Ok(Claim::Idle)
+            }
+        }
+    }
+
+    /// Waits for a token of one of its lanes, a third of the lease at most; gives the lane. To be finished or dropped
+    /// for good: a token that a dropped wait had taken is replaced within a second by the sweep.
+    pub async fn wait_for_work(&mut self) -> Option<String> {
+        let block = (self.lease / 3).max(Duration::from_millis(100));
+        if self.waiting.is_none() {
+            match self.pool.store().connector.blocking().await {
+                Ok(connection) => self.waiting = Some(connection),
+                Err(_) => {
+                    self.pool.found_away();
+                    tokio::time::sleep(Backoff::default().next()).await;
+                    return None;
+                }
+            }
+        }
+        let keys: Vec<String> = self.presence.lanes.iter().map(|lane| self.pool.store().keys.wake(lane)).collect();
+        let connection = self.waiting.as_mut()?;
+        let mut command = redis::cmd("BLPOP");
+        command.arg(&keys).arg(block.as_secs_f64());
+        let popped =
+            timeout(block + Duration::from_secs(5), command.query_async::<Option<(String, String)>>(connection)).await;
+        match popped {
+            Ok(Ok(None)) => None,
+            Ok(Ok(Some((key, _)))) => {
+                self.presence.lanes.iter().find(|lane| self.pool.store().keys.wake(lane) == key).cloned()
+            }
+            // After a broken connection it claims before it blocks.
+            Ok(Err(_)) | Err(_) => {
+                self.waiting = None;
+                None
+            }
+        }
+    }
+
+    /// Puts back a token of a worker that will not claim.
+    pub async fn return_token(&mut self, lane: &str) {
+        let key = self.pool.store().keys.wake(lane);
+        if let Ok(mut connection) = self.pool.store().connector.pooled().await {
+            // Lost tokens are replaced by the sweep.
+            let _: Result<(), _> = redis::cmd("RPUSH").arg(key).arg("1").query_async(&mut *connection).await;
+        }
+    }
+
+    /// Shows that the run lives; tries for a third of the lease at most.
+    pub async fn beat(&mut self, lease: &Lease, progress: &Progress) -> Result<Beat> {
+        self.call += 1;
+        let call = attempt::beat(self.id.as_str(), self.call, &lease.held, progress, &self.config_version);
+        let patience = lease.lease() / 3;
+        let reply = match self.until_answered(&call, Some(patience)).await {
+            Ok(reply) => reply,
+            Err(error) if error.kind() == crate::error::ErrorKind::Redis => return Ok(Beat::Unreachable),
+            Err(error) => return Err(error),
+        };
+        let (told, news) = attempt::told_beat(&reply)?;
+        self.hear(news);
+        Ok(match told {
+            Told::Ok => Beat::Ok,
+            Told::Cancel => Beat::Cancel,
+            Told::Stale => Beat::Stale,
+        })
+    }
+
+    /// Settles a run: decides what becomes of the task and writes it. False if the run was not this worker's any more.
+    pub async fn finish(&mut self, lease: Lease, outcome: &Outcome) -> Result<bool> {
+        self.call += 1;
+        let verdict = self.verdict(&lease, outcome);
+        let call = attempt::finish(self.id.as_str(), self.call, &lease.held, outcome, &verdict);
+        let reply = self.until_answered(&call, None).await?;
+        Ok(attempt::told_finish(&reply)? == Told::Ok)
+    }
+
+    /// Settles a run and takes the next task, in one trip.
+    pub async fn step(&mut self, lease: Lease, outcome: &Outcome) -> Result<(bool, Claim)> {
+        self.call += 1;
+        let verdict = self.verdict(&lease, outcome);
+        let call = attempt::step(
+            self.id.as_str(),
+            self.call,
+            &lease.held,
+            outcome,
+            &verdict,
+            &self.config_version,
+            &self.presence.lanes,
+        );
+        let reply = self.until_answered(&call, None).await?;
+        if reply.word() == "unknown" && reply.len() == 2 {
+            self.renew().await?;
+            return Ok((false, Claim::Idle));
+        }
+        let settled = attempt::told_finish(&reply)? == Told::Ok;
+        let (claimed, news) = attempt::claimed(&reply, 2)?;
+        self.hear(news);
+        Ok((settled, self.taken(claimed).await?))
+    }
+
+    fn verdict(&self, lease: &Lease, outcome: &Outcome) -> crate::domain::attempt::Verdict {
+        let fail_on_denied = lease.held.spec.options.fail_on_denied.or(self.config.fail_on_denied).unwrap_or(false);
+        decide(&lease.held.history, outcome, fail_on_denied, chance())
+    }
+
+    /// Adds to a run's live output, once; live output is a courtesy, its loss is none.
+    pub async fn live(&self, task: TaskId, run: u64, chunks: &[(String, String)]) {
+        let _ = self.pool.store().add_output(task, run, chunks).await;
+    }
+
+    /// Listens for notices to this worker; used while it runs a task.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control { pool: self.pool.clone(), channel: self.pool.store().keys.ctl(self.id.as_str()), open: None }
+    }
+
+    /// Whether a run is the current one of its task: the record is asked, nothing is guessed.
+    pub async fn is_current(&self, task: TaskId, run: u64) -> Result<bool> {
+        let seen = self.pool.patiently(async || self.pool.store().glance(task).await).await?;
+        Ok(seen.is_some_and(|(state, _, current)| state == crate::domain::state::State::Running && current == run))
+    }
+
+    fn hear(&mut self, news: News) {
+        if let Some((version, text)) = news.config
+            && let Ok(options) = serde_json::from_str(&text)
+        {
+            self.config = options;
+            self.config_version = version;
+        }
+        if news.sweep && !self.sweeping.swap(true, Ordering::SeqCst) {
+            tokio::spawn(keep_sweeping(self.pool.clone(), self.id.clone(), Arc::clone(&self.sweeping)));
+        }
+    }
+
+    /// Makes the same call until it is answered, or for so long.
+    async fn until_answered(&mut self, call: &Call, patience: Option<Duration>) -> Result<Reply> {
+        let until = patience.map(|patience| Instant::now() + patience);
+        let mut backoff = Backoff::default();
+        loop {
+            let left = until.map_or(LONGEST_BACKOFF * 10, |until| until.saturating_duration_since(Instant::now()));
+            let problem = match timeout(left, self.pool.store().call_on(&mut self.line, call)).await {
+                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Err(CallError::Refused(error))) => return Err(error),
+                Ok(Err(CallError::Away(message))) => message,
+                Err(_) => {
+                    self.line = Line::default();
+                    "no answer in time".to_owned()
+                }
+            };
+            let pause = backoff.next();
+            if until.is_some_and(|until| Instant::now() + pause >= until) {
+                return Err(Error::redis(format!("Redis at {} does not answer: {problem}", self.pool.redis())));
+            }
+            if backoff_is_long(pause) {
+                tracing::warn!(redis = self.pool.redis(), problem, "reconnecting");
+            }
+            self.pool.found_away();
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+fn backoff_is_long(pause: Duration) -> bool {
+    pause * 2 >= LONGEST_BACKOFF
+}
+
+/// Sweeps once a second, as long as this process is the sweeper.
+async fn keep_sweeping(pool: Pool, id: WorkerId, sweeping: Arc<AtomicBool>) {
+    let line = Mutex::new(Line::default());
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let answer = pool.store().call_on(&mut *line.lock().await, &sweep::sweep(id.as_str())).await;
+        match answer.map_err(Error::from).and_then(|reply| sweep::swept(&reply)) {
+            Ok(Some(swept)) if swept.lost + swept.repaired + swept.dead > 0 => {
+                tracing::info!(lost = swept.lost, repaired = swept.repaired, dead = swept.dead, "swept");
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(error) => {
+                tracing::debug!(%error, "the sweep was not answered");
+                break;
+            }
+        }
+    }
+    sweeping.store(false, Ordering::SeqCst);
+}
+
+/// Notices to one worker. A notice that is lost is repaired by the next beat.
+pub struct Control {
+    pool: Pool,
+    channel: String,
+    open: Option<redis::aio::PubSub>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("channel", &self.channel).finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// The next notice, as in `cancel t17`; waits for ever where none comes.
+    pub async fn next(&mut self) -> String {
+        let mut backoff = Backoff::default();
+        loop {
+            if self.open.is_none()
+                && let Ok(mut subscription) = self.pool.store().connector.listener().await
+                && subscription.subscribe(&self.channel).await.is_ok()
+            {
+                self.open = Some(subscription);
+            }
+            if let Some(subscription) = &mut self.open {
+                if let Some(message) = subscription.on_message().next().await
+                    && let Ok(text) = message.get_payload()
+                {
+                    return text;
+                }
+                self.open = None;
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+}

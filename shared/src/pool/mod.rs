@@ -1,0 +1,208 @@
+//! The verbs of a pool, for faces and programs: [`Pool`]; and those of a worker: [`Seat`] and [`Lease`].
+//!
+//! A call is repeated on a new connection until it is answered, within the caller's patience: every call may be made
+//! twice without a second effect. Not here: what an answer looks like on a screen, and anything that knows Redis.
+
+mod attempt;
+mod feed;
+mod fleet;
+mod task;
+mod watch;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::domain::ids::Name;
+use crate::error::{Error, Result};
+use crate::store::Store;
+use crate::store::script::{Call, CallError, Reply};
+
+pub use attempt::{Beat, Claim, Control, Lease, Seat};
+pub use feed::Notice;
+pub use fleet::{LaneStatus, PoolStatus, Redis};
+pub use task::{Page, Submitted};
+
+/// The longest wait between two tries to reach Redis, so that every holder of a run beats within the grace.
+pub(crate) const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// How long a call is repeated before its caller is told that Redis is away.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The lease where nobody says another.
+pub const LEASE: Duration = Duration::from_secs(15);
+
+/// What is done while Redis is away: the embedded pool starts its keeper anew.
+pub type Revive = Arc<dyn Fn() + Send + Sync>;
+
+/// A pool: everything under one key prefix of a Redis. Cheap to clone.
+#[derive(Clone)]
+pub struct Pool {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    lease: Duration,
+    patience: Duration,
+    revive: Option<Revive>,
+    feed: OnceCell<feed::Feed>,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("redis", &self.redis()).finish_non_exhaustive()
+    }
+}
+
+/// How to reach a pool.
+#[derive(Clone)]
+pub struct PoolBuilder {
+    url: String,
+    name: Name,
+    lease: Duration,
+    patience: Duration,
+    revive: Option<Revive>,
+}
+
+impl fmt::Debug for PoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolBuilder").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl PoolBuilder {
+    /// The pool's name; `default` unless said.
+    #[must_use]
+    pub fn name(mut self, name: Name) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// The lease where the pool has none yet: how long a worker may be silent.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// How long a call is repeated while Redis is away; 10 s unless said.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// What is done each time a call finds Redis away.
+    #[must_use]
+    pub fn revive(mut self, revive: Revive) -> Self {
+        self.revive = Some(revive);
+        self
+    }
+
+    /// Contacts Redis and refuses one that is out of reach, too old, or evicts keys.
+    pub async fn connect(self) -> Result<Pool> {
+        let pool = self.build()?;
+        pool.inner.store.connector.check().await?;
+        Ok(pool)
+    }
+
+    /// Without contacting Redis: for processes that go on trying.
+    pub fn build(self) -> Result<Pool> {
+        let store = Store::new(&self.url, &self.name)?;
+        let inner =
+            Inner { store, lease: self.lease, patience: self.patience, revive: self.revive, feed: OnceCell::new() };
+        Ok(Pool { inner: Arc::new(inner) })
+    }
+}
+
+impl Pool {
+    /// The pool `default` of the Redis at this URL.
+    pub async fn connect(url: &str) -> Result<Self> {
+        Self::builder(url).connect().await
+    }
+
+    /// A pool of the Redis at this URL, with settings.
+    #[must_use]
+    pub fn builder(url: &str) -> PoolBuilder {
+        PoolBuilder { url: url.to_owned(), name: Name::default(), lease: LEASE, patience: PATIENCE, revive: None }
+    }
+
+    /// The Redis it lives in, without its password.
+    #[must_use]
+    pub fn redis(&self) -> &str {
+        self.store().connector.shown()
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub(crate) fn lease_ms(&self) -> u64 {
+        u64::try_from(self.inner.lease.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// An id for a pool that has none yet.
+    pub(crate) fn pool_id_if_none() -> String {
+        Uuid::new_v4().to_string()
+    }
+
+    pub(crate) fn found_away(&self) {
+        if let Some(revive) = &self.inner.revive {
+            revive();
+        }
+    }
+
+    /// Calls a script until it is answered, within the patience.
+    pub(crate) async fn ask(&self, call: &Call) -> Result<Reply> {
+        self.patiently(async || self.store().call(call).await).await
+    }
+
+    /// Repeats what Redis did not answer, within the patience.
+    pub(crate) async fn patiently<T>(&self, ask: impl AsyncFn() -> Result<T, CallError>) -> Result<T> {
+        let until = Instant::now() + self.inner.patience;
+        let mut backoff = Backoff::default();
+        loop {
+            match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(CallError::Refused(error)) => return Err(error),
+                Err(CallError::Away(message)) => {
+                    let pause = backoff.next();
+                    if Instant::now() + pause >= until {
+                        return Err(self.store().connector.explain(CallError::Away(message)));
+                    }
+                    self.found_away();
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+}
+
+/// Waits between tries: 50 ms doubling to [`LONGEST_BACKOFF`], each shortened by chance, so that many do not come at
+/// the same instant.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    tries: u32,
+}
+
+impl Backoff {
+    pub(crate) fn next(&mut self) -> Duration {
+        let full = Duration::from_millis(50 << self.tries.min(6)).min(LONGEST_BACKOFF);
+        self.tries += 1;
+        full.mul_f64(0.5 + chance() / 2.0)
+    }
+}
+
+/// A number from 0 to 1, by chance.
+pub(crate) fn chance() -> f64 {
+    let random = Uuid::new_v4().as_u128() as u32;
+    f64::from(random) / f64::from(u32::MAX)
+}
+
+/// What is said of an id that nobody knows.
+pub(crate) fn unknown_task(id: impl fmt::Display) -> Error {
+    Error::refused(format!("no task {id}")).hint("`motorpool list` shows the tasks there are")
+}

@@ -1,0 +1,128 @@
+//! Submitting, cancelling and reading tasks.
+
+use super::{Pool, unknown_task};
+use crate::domain::ids::TaskId;
+use crate::domain::limits;
+use crate::domain::state::State;
+use crate::domain::task::{Record, Spec};
+use crate::error::{Error, Result};
+use crate::store::listing::Filter;
+use crate::store::task;
+
+/// A task that was submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// Its id.
+    pub id: TaskId,
+    /// It was made now; else its key (`once`) had made it before.
+    pub fresh: bool,
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    /// The tasks, newest first, without prompts and outputs.
+    pub items: Vec<Record>,
+    /// Where the next page begins; nothing if this was the last.
+    pub cursor: Option<TaskId>,
+}
+
+impl Pool {
+    /// Submits a task.
+    ///
+    /// # Errors
+    /// Refused with nothing written: a bound is passed, the pool is full or out of memory.
+    pub async fn submit(&self, spec: Spec) -> Result<Submitted> {
+        let mut submitted = self.submit_all(vec![spec]).await?;
+        submitted.pop().ok_or_else(|| Error::failed("the pool gave no id for the task"))
+    }
+
+    /// Submits tasks in order, up to 1,000 and 16 MiB.
+    ///
+    /// # Errors
+    /// As [`Pool::submit`]; beyond 2 MiB of text the tasks go in several calls, and an error may come after the first.
+    pub async fn submit_all(&self, mut specs: Vec<Spec>) -> Result<Vec<Submitted>> {
+        let size = |spec: &Spec| serde_json::to_string(spec).map_or(0, |text| text.len());
+        let bytes: usize = specs.iter().map(size).sum();
+        if bytes > limits::SUBMISSION_BYTES || specs.len() > limits::CALL_RECORDS {
+            return Err(Error::usage(format!(
+                "{} tasks of {bytes} bytes are too much for one submission",
+                specs.len()
+            ))
+            .hint(format!(
+                "at most {} tasks and {} bytes are taken",
+                limits::CALL_RECORDS,
+                limits::SUBMISSION_BYTES
+            )));
+        }
+        for spec in &specs {
+            limits::check_prompt(&spec.prompt)?;
+            spec.options.check()?;
+        }
+        let mut submitted = Vec::new();
+        while !specs.is_empty() {
+            let mut part_bytes = 0;
+            let fits = specs.iter().take_while(|spec| {
+                part_bytes += size(spec);
+                part_bytes <= limits::CALL_BYTES
+            });
+            let rest = specs.split_off(fits.count().max(1));
+            let call = task::submission(&specs, &Self::pool_id_if_none(), self.lease_ms())?;
+            let ids = task::submitted(&self.ask(&call).await?)?;
+            submitted.extend(ids.into_iter().map(|(id, fresh)| Submitted { id, fresh }));
+            specs = rest;
+        }
+        Ok(submitted)
+    }
+
+    /// Stops a task: one that does not run is over at once; the worker of one that runs is asked, and `running` is
+    /// the answer until it is proved gone. A task that is over stays as it is.
+    ///
+    /// # Errors
+    /// An id that nobody knows.
+    pub async fn cancel(&self, id: TaskId, reason: &str) -> Result<State> {
+        let reason = limits::cut_middle(reason, limits::KEY_BYTES);
+        task::cancelled(&self.ask(&task::cancellation(id, &reason)).await?)
+    }
+
+    /// All that is known of a task.
+    ///
+    /// # Errors
+    /// An id that nobody knows.
+    pub async fn task(&self, id: TaskId) -> Result<Record> {
+        self.patiently(async || self.store().task(id).await).await?.ok_or_else(|| unknown_task(id))
+    }
+
+    /// A page of tasks, newest first.
+    pub async fn list(&self, filter: &Filter, count: usize) -> Result<Page> {
+        let mut filter = filter.clone();
+        let mut items = Vec::new();
+        loop {
+            let ids = self.patiently(async || self.store().listed(&filter, count + 1).await).await?;
+            let last = ids.len() <= count;
+            filter.before = ids.last().copied();
+            let records = self.patiently(async || self.store().tasks_short(&ids).await).await?;
+            // An index names one thing; the rest of the filter is looked up in the records.
+            items.extend(records.into_iter().filter(|record| matches(&filter, record)));
+            if items.len() > count || last {
+                break;
+            }
+        }
+        let more = items.len() > count;
+        items.truncate(count);
+        let cursor = items.last().filter(|_| more).map(|record| record.id);
+        Ok(Page { items, cursor })
+    }
+
+    /// How many tasks the pool still has something to do for.
+    pub async fn unfinished(&self) -> Result<u64> {
+        let states: Vec<State> = State::ALL.iter().copied().filter(|state| state.is_unfinished()).collect();
+        Ok(self.patiently(async || self.store().count(&states).await).await?.into_iter().sum())
+    }
+}
+
+fn matches(filter: &Filter, record: &Record) -> bool {
+    (filter.states.is_empty() || filter.states.contains(&record.state))
+        && filter.tag.as_ref().is_none_or(|tag| record.tags.contains(tag))
+        && filter.coordinator.as_ref().is_none_or(|name| record.coordinator.as_ref() == Some(name))
+}

@@ -1,0 +1,91 @@
+//! Waiting for tasks, and their live output: a notice says "look", the record is the truth.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::feed::{Listener, Notice};
+use super::{Pool, unknown_task};
+use crate::domain::fleet::{self, WaitsFor};
+use crate::domain::ids::TaskId;
+use crate::domain::state::State;
+use crate::domain::task::Record;
+use crate::error::Result;
+use crate::store::event::Chunk;
+
+/// How long a waiter trusts that no notice means no news.
+const LOOK_ANYWAY: Duration = Duration::from_secs(2);
+
+/// Follows one task.
+#[derive(Debug)]
+pub struct Watch {
+    pool: Pool,
+    listener: Listener,
+    id: TaskId,
+}
+
+/// What stands at one look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// Its state.
+    pub state: State,
+    /// Its current or last run.
+    pub run: u64,
+}
+
+impl Watch {
+    /// What stands now.
+    ///
+    /// # Errors
+    /// An id that nobody knows, Redis away for longer than the patience.
+    pub async fn look(&self) -> Result<Glance> {
+        let id = self.id;
+        let seen = self.pool.patiently(async || self.pool.store().glance(id).await).await?;
+        let (state, _, run) = seen.ok_or_else(|| unknown_task(id))?;
+        Ok(Glance { state, run })
+    }
+
+    /// Returns when the task may have moved, at the latest at `until` or after two seconds.
+    pub async fn news(&mut self, until: Instant) {
+        let until = until.min(Instant::now() + LOOK_ANYWAY);
+        while let Ok(notice) = timeout_at(until, self.listener.next()).await {
+            match notice {
+                Notice::Event(event) if event.task != self.id => {}
+                _ => return,
+            }
+        }
+    }
+}
+
+impl Pool {
+    /// Follows a task from now on.
+    pub async fn watch(&self, id: TaskId) -> Watch {
+        Watch { pool: self.clone(), listener: self.listen().await, id }
+    }
+
+    /// Waits until a task is over or up for review, or until a deadline; gives what is known of it then.
+    ///
+    /// # Errors
+    /// An id that nobody knows.
+    pub async fn wait(&self, id: TaskId, until: Option<Instant>) -> Result<Record> {
+        let mut watch = self.watch(id).await;
+        loop {
+            let glance = watch.look().await?;
+            if !glance.state.is_unfinished() || until.is_some_and(|until| Instant::now() >= until) {
+                return self.task(id).await;
+            }
+            watch.news(until.unwrap_or_else(|| Instant::now() + LOOK_ANYWAY)).await;
+        }
+    }
+
+    /// What a task that can start waits for.
+    pub async fn waits_for(&self, lane: &str) -> Result<WaitsFor> {
+        let workers = self.workers().await?;
+        Ok(fleet::waits_for(lane, &workers))
+    }
+
+    /// Live output of a run behind a cursor (`0` is the start).
+    pub async fn output_since(&self, id: TaskId, run: u64, cursor: &str) -> Result<Vec<Chunk>> {
+        self.patiently(async || self.store().output_since(id, run, cursor).await).await
+    }
+}

@@ -1,0 +1,262 @@
+//! The invariants as queries: for `motorpool doctor` on a live pool, and at the end of every test.
+//!
+//! | invariant | checked here | else |
+//! |---|---|---|
+//! | I3 one live entry for pending and running, none otherwise; every entry named | yes | |
+//! | I4 attempt <= max_attempts, runs without gaps | yes | |
+//! | I8 the log folds to the record | yes | |
+//! | I9 no key without an owner | yes | |
+//! | I12 indexes equal a scan | yes | |
+//! | I1, I2, I10, I13 to I15 | | tests, from recorded calls and events |
+//! | I5 money of the pool, I6 messages, I7 chains, I11 waiting | | their subjects do not exist yet |
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redis::streams::StreamRangeReply;
+
+use super::Store;
+use super::keys::Keys;
+use super::script::{Call, CallError, sort_error};
+use crate::domain::event::{self, Event};
+use crate::domain::ids::TaskId;
+use crate::domain::state::State;
+
+/// What an examination of a pool found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Tasks that were looked at.
+    pub tasks: usize,
+    /// What is wrong, each with its invariant.
+    pub broken: Vec<String>,
+    /// Invariants that could not be checked, and why.
+    pub unchecked: Vec<String>,
+}
+
+impl Store {
+    /// Checks the invariants. On a pool at work a finding is confirmed by a second look, since the reads are many.
+    pub(crate) async fn examine(&self) -> Result<Findings, CallError> {
+        let mut findings = self.look().await?;
+        for _ in 0..4 {
+            if findings.broken.is_empty() {
+                break;
+            }
+            let again = self.look().await?;
+            findings.tasks = again.tasks;
+            findings.broken.retain(|finding| again.broken.contains(finding));
+        }
+        Ok(findings)
+    }
+
+    async fn look(&self) -> Result<Findings, CallError> {
+        let mut findings = Findings::default();
+        let mut connection = self.connector.pooled().await?;
+        let failed = |error: redis::RedisError| sort_error(&error);
+        let listed: Vec<String> = redis::cmd("ZRANGE")
+            .arg(self.keys.index("all", "tasks"))
+            .arg(&["0", "-1"])
+            .query_async(&mut *connection)
+            .await
+            .map_err(failed)?;
+        let ids: Vec<TaskId> = listed.iter().filter_map(|id| id.parse().ok()).collect();
+        findings.tasks = ids.len();
+
+        let mut entries: BTreeMap<TaskId, State> = BTreeMap::new();
+        let logs = self.logs().await?;
+        for id in &ids {
+            let reply = Call::new("check").arg(id.to_string()).send(&self.keys, &mut *connection).await?;
+            if reply.word() == "unknown" {
+                findings.broken.push(format!("I12: {id} is listed and has no record"));
+                continue;
+            }
+            let state: State = reply.text(1).parse().map_err(CallError::Refused)?;
+            entries.insert(*id, state);
+            let (live, pending) = (reply.number(2), reply.number(3));
+            let wanted = match state {
+                State::Pending => (1, 0),
+                State::Running => (1, 1),
+                _ => (0, 0),
+            };
+            if (live, pending) != wanted {
+                findings
+                    .broken
+                    .push(format!("I3: {id} is {state} with {live} entries in its lane, {pending} of them pending"));
+            }
+            let (attempt, most) = (reply.number(4), reply.number(5));
+            if attempt > most {
+                findings.broken.push(format!("I4: {id} is at attempt {attempt} of {most}"));
+            }
+            let log = logs.get(id).map_or(&[][..], Vec::as_slice);
+            let n = reply.number(7);
+            if log.last().is_some_and(|last| last.n == n) || log.is_empty() {
+                findings.broken.extend(event::fold(log, state).into_iter().map(|wrong| format!("I8: {wrong}")));
+            } else {
+                findings.broken.push(format!("I8: {id} had {n} events, the log ends at another"));
+            }
+            let claims: Vec<u64> =
+                log.iter().filter(|event| event.to == State::Running).map(|event| event.run).collect();
+            if claims.windows(2).any(|pair| pair[1] != pair[0] + 1) {
+                findings.broken.push(format!("I4: the runs of {id} are {claims:?}"));
+            }
+        }
+        self.look_at_lanes(&entries, &mut findings).await?;
+        self.look_at_keys(&entries, &mut findings).await?;
+        findings.broken.sort();
+        Ok(findings)
+    }
+
+    async fn logs(&self) -> Result<BTreeMap<TaskId, Vec<Event>>, CallError> {
+        let mut logs: BTreeMap<TaskId, Vec<Event>> = BTreeMap::new();
+        let mut cursor = "0".to_owned();
+        loop {
+            let page = self.events_since(&cursor, 5_000).await?;
+            let Some((last, _)) = page.last() else { return Ok(logs) };
+            cursor.clone_from(last);
+            for (_, event) in page {
+                logs.entry(event.task).or_default().push(event);
+            }
+        }
+    }
+
+    /// Every entry of a lane is named by a record.
+    async fn look_at_lanes(&self, known: &BTreeMap<TaskId, State>, findings: &mut Findings) -> Result<(), CallError> {
+        let mut connection = self.connector.pooled().await?;
+        let failed = |error: redis::RedisError| sort_error(&error);
+        let lanes: Vec<String> = redis::cmd("ZRANGE")
+            .arg(self.keys.lanes())
+            .arg(&["0", "-1"])
+            .query_async(&mut *connection)
+            .await
+            .map_err(failed)?;
+        for lane in lanes {
+            for priority in ["high", "normal", "low"] {
+                let stream = self.keys.lane(&lane, priority);
+                let reply: StreamRangeReply = redis::cmd("XRANGE")
+                    .arg(&stream)
+                    .arg(&["-", "+"])
+                    .query_async(&mut *connection)
+                    .await
+                    .map_err(failed)?;
+                for entry in reply.ids {
+                    let id: String = entry.get("id").unwrap_or_default();
+                    let named: Option<String> = match id.parse::<TaskId>() {
+                        Ok(id) if known.contains_key(&id) => redis::cmd("HGET")
+                            .arg(self.keys.task(id))
+                            .arg("entry")
+                            .query_async(&mut *connection)
+                            .await
+                            .map_err(failed)?,
+                        _ => None,
+                    };
+                    if named.as_deref() != Some(entry.id.as_str()) {
+                        findings
+                            .broken
+                            .push(format!("I3: the entry {} of lane {lane} is named by no record ({id})", entry.id));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every key has an owner, and the indexes say what the records say. Needs the right to SCAN.
+    async fn look_at_keys(&self, known: &BTreeMap<TaskId, State>, findings: &mut Findings) -> Result<(), CallError> {
+        let keys = match self.scan().await {
+            Ok(keys) => keys,
+            Err(CallError::Refused(error)) => {
+                findings.unchecked.push(format!("I9 and I12 are not checked: {}", error.message()));
+                return Ok(());
+            }
+            Err(away) => return Err(away),
+        };
+        let ids: BTreeSet<String> = known.keys().map(ToString::to_string).collect();
+        for key in &keys {
+            let name = key.strip_prefix(self.keys.prefix()).unwrap_or(key);
+            let (kind, rest) = name.split_once(':').unwrap_or((name, ""));
+            let owned = match kind {
+                "task" => ids.contains(rest),
+                "output" => rest.split_once(':').is_some_and(|(id, _)| ids.contains(id)),
+                "once" | "index" | "lane" | "wake" | "worker" => !rest.is_empty(),
+                "test" => cfg!(test),
+                "meta" | "seq" | "lanes" | "due" | "events" | "workers" | "config" | "sweeper" => rest.is_empty(),
+                _ => false,
+            };
+            if !owned {
+                findings.broken.push(format!("I9: the key {name} belongs to nothing"));
+            }
+        }
+        let once = keys.iter().filter(|key| key.starts_with(&format!("{}once:", self.keys.prefix()))).count();
+        if once != known.len() {
+            findings.broken.push(format!("I9: {once} idempotency keys for {} tasks", known.len()));
+        }
+        let wanted = self.indexes_by_scan(known).await?;
+        let found = self.indexes(&self.keys, &keys).await?;
+        for index in wanted.keys().chain(found.keys()).collect::<BTreeSet<_>>() {
+            if wanted.get(index) != found.get(index) {
+                findings.broken.push(format!("I12: the index {index} is not what a scan of the records gives"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn scan(&self) -> Result<Vec<String>, CallError> {
+        let mut connection = self.connector.pooled().await?;
+        let mut keys = BTreeSet::new();
+        let mut cursor = "0".to_owned();
+        loop {
+            // The braces of the prefix mean nothing special in a pattern.
+            let (next, page): (String, Vec<String>) = redis::cmd("SCAN")
+                .arg(&cursor)
+                .arg("MATCH")
+                .arg(format!("{}*", self.keys.prefix()))
+                .arg("COUNT")
+                .arg(1000)
+                .query_async(&mut *connection)
+                .await
+                .map_err(|error| sort_error(&error))?;
+            keys.extend(page);
+            if next == "0" {
+                return Ok(keys.into_iter().collect());
+            }
+            cursor = next;
+        }
+    }
+
+    async fn indexes_by_scan(
+        &self,
+        known: &BTreeMap<TaskId, State>,
+    ) -> Result<BTreeMap<String, BTreeSet<String>>, CallError> {
+        let mut indexes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let ids: Vec<TaskId> = known.keys().copied().collect();
+        for page in ids.chunks(500) {
+            for record in self.tasks_short(page).await? {
+                let mut add = |kind: &str, value: &str| {
+                    indexes.entry(self.keys.index(kind, value)).or_default().insert(record.id.to_string());
+                };
+                add("all", "tasks");
+                add("state", record.state.word());
+                if let Some(coordinator) = &record.coordinator {
+                    add("coordinator", coordinator);
+                }
+                for tag in &record.tags {
+                    add("tag", tag);
+                }
+            }
+        }
+        Ok(indexes)
+    }
+
+    async fn indexes(&self, names: &Keys, keys: &[String]) -> Result<BTreeMap<String, BTreeSet<String>>, CallError> {
+        let mut connection = self.connector.pooled().await?;
+        let mut indexes = BTreeMap::new();
+        for key in keys.iter().filter(|key| key.starts_with(&format!("{}index:", names.prefix()))) {
+            let members: BTreeSet<String> = redis::cmd("ZRANGE")
+                .arg(key)
+                .arg(&["0", "-1"])
+                .query_async(&mut *connection)
+                .await
+                .map_err(|error| sort_error(&error))?;
+            indexes.insert(key.clone(), members);
+        }
+        Ok(indexes)
+    }
+}

@@ -1,0 +1,89 @@
+//! The log, notices, and live output.
+
+use redis::Value;
+use redis::streams::{StreamRangeReply, StreamReadReply};
+
+use super::Store;
+use super::script::{CallError, sort_error};
+use crate::domain::event::Event;
+use crate::domain::ids::TaskId;
+
+/// Chunks of live output that are kept for a run, about.
+const CHUNKS_KEPT: u64 = 5_000;
+/// Longest chunk of live output, in bytes.
+pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
+
+/// One piece of a run's live output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Where it stands; the cursor behind it.
+    pub cursor: String,
+    /// `start`, `text` (Claude's words), `tool` (a call), `note`.
+    pub kind: String,
+    /// What was said.
+    pub text: String,
+}
+
+impl Store {
+    /// Adds to a run's live output; without effect when the run's output is gone.
+    pub(crate) async fn add_output(&self, id: TaskId, run: u64, chunks: &[(String, String)]) -> Result<(), CallError> {
+        let mut pipe = redis::pipe();
+        for (kind, text) in chunks {
+            pipe.cmd("XADD")
+                .arg(self.keys.output(id, run))
+                .arg("NOMKSTREAM")
+                .arg("MAXLEN")
+                .arg("~")
+                .arg(CHUNKS_KEPT)
+                .arg("*")
+                .arg("k")
+                .arg(kind)
+                .arg("v")
+                .arg(crate::domain::limits::cut_middle(text, CHUNK_BYTES))
+                .ignore();
+        }
+        let mut connection = self.connector.pooled().await?;
+        pipe.query_async(&mut *connection).await.map_err(|error| sort_error(&error))
+    }
+
+    /// Live output behind a cursor (`0` is the start), at most 500 pieces.
+    pub(crate) async fn output_since(&self, id: TaskId, run: u64, cursor: &str) -> Result<Vec<Chunk>, CallError> {
+        let mut connection = self.connector.pooled().await?;
+        let reply: StreamReadReply = redis::cmd("XREAD")
+            .arg(&["COUNT", "500", "STREAMS"])
+            .arg(self.keys.output(id, run))
+            .arg(cursor)
+            .query_async(&mut *connection)
+            .await
+            .or_else(|error| if is_empty(&error) { Ok(StreamReadReply::default()) } else { Err(sort_error(&error)) })?;
+        let chunks = reply.keys.into_iter().flat_map(|key| key.ids).map(|entry| Chunk {
+            kind: entry.get("k").unwrap_or_default(),
+            text: entry.get("v").unwrap_or_default(),
+            cursor: entry.id,
+        });
+        Ok(chunks.collect())
+    }
+
+    /// The log behind a cursor (`0` is the start), at most `count` events, with the cursor behind each.
+    pub(crate) async fn events_since(&self, cursor: &str, count: u64) -> Result<Vec<(String, Event)>, CallError> {
+        let mut connection = self.connector.pooled().await?;
+        let reply: StreamRangeReply = redis::cmd("XRANGE")
+            .arg(self.keys.events())
+            .arg(format!("({cursor}"))
+            .arg(&["+", "COUNT"])
+            .arg(count)
+            .query_async(&mut *connection)
+            .await
+            .map_err(|error| sort_error(&error))?;
+        let events = reply.ids.into_iter().filter_map(|entry| {
+            let notice: String = entry.get("e")?;
+            Some((entry.id, Event::parse(&notice)?))
+        });
+        Ok(events.collect())
+    }
+}
+
+/// XREAD answers nil where there is nothing, which the client takes for a wrong type.
+fn is_empty(error: &redis::RedisError) -> bool {
+    error.kind() == redis::ErrorKind::UnexpectedReturnType && format!("{error}").contains(&format!("{:?}", Value::Nil))
+}

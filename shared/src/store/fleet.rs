@@ -1,0 +1,175 @@
+//! Presence of workers, the pool's own id and lease, its defaults.
+
+use std::collections::HashMap;
+
+use super::Store;
+use super::script::{Call, CallError, Reply, sort_error};
+use crate::domain::attempt::Class;
+use crate::domain::fleet::{Unfit, Worker};
+use crate::domain::options::TaskOptions;
+use crate::error::{Error, Result};
+
+/// What a worker tells of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Presence {
+    /// The machine's name.
+    pub host: String,
+    /// Its process id.
+    pub pid: u32,
+    /// The CLI's version.
+    pub claude: Option<String>,
+    /// The lanes it serves, in its order.
+    pub lanes: Vec<String>,
+    /// Why it claims nothing, where it does not.
+    pub unfit: Option<Unfit>,
+    /// It finishes what it has and claims no more.
+    pub draining: bool,
+}
+
+pub(crate) fn presence(worker: &str, verb: &str, pool_id: &str, lease_ms: u64, known: &Presence) -> Call {
+    let unfit = known.unfit.as_ref();
+    let fields = [
+        ("host", known.host.clone()),
+        ("pid", known.pid.to_string()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("claude", known.claude.clone().unwrap_or_default()),
+        ("lanes", known.lanes.join("\n")),
+        ("draining", if known.draining { "1" } else { "0" }.to_owned()),
+        ("unfit_class", unfit.map_or("", |unfit| unfit.class.word()).to_owned()),
+        ("unfit_message", unfit.map(|unfit| unfit.message.clone()).unwrap_or_default()),
+        ("unfit_hint", unfit.and_then(|unfit| unfit.hint.clone()).unwrap_or_default()),
+        ("unfit_until", unfit.and_then(|unfit| unfit.until_ms).map(|ms| ms.to_string()).unwrap_or_default()),
+    ];
+    Call::new("presence")
+        .arg(worker)
+        .arg(verb)
+        .arg(pool_id)
+        .number(lease_ms)
+        .number(fields.len() as u64)
+        .args(fields.into_iter().flat_map(|(name, value)| [name.to_owned(), value]))
+}
+
+/// The pool's id and lease in milliseconds; nothing if the pool does not know the worker.
+pub(crate) fn present(reply: &Reply) -> Result<Option<(String, u64)>> {
+    match reply.word() {
+        "ok" => Ok(Some((reply.text(1).to_owned(), reply.number(2)))),
+        "unknown" => Ok(None),
+        _ => Err(reply.unexpected()),
+    }
+}
+
+/// Sets the pool's defaults where it has none.
+pub(crate) fn defaults(options: &TaskOptions) -> Result<Call> {
+    let text = serde_json::to_string(options)
+        .map_err(|error| Error::failed(format!("the pool's defaults cannot be written as JSON: {error}")))?;
+    Ok(Call::new("set").arg(text))
+}
+
+/// Whether they were written.
+pub(crate) fn defaults_set(reply: &Reply) -> Result<bool> {
+    match reply.word() {
+        "ok" => Ok(reply.text(2) == "written"),
+        _ => Err(reply.unexpected()),
+    }
+}
+
+impl Store {
+    /// The workers that were heard within a lease.
+    pub(crate) async fn workers(&self) -> Result<Vec<Worker>, CallError> {
+        let mut connection = self.connector.pooled().await?;
+        let failed = |error: redis::RedisError| sort_error(&error);
+        let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut *connection).await.map_err(failed)?;
+        let now_ms = seconds * 1000 + micros / 1000;
+        let listed: Vec<(String, f64)> = redis::cmd("ZRANGE")
+            .arg(self.keys.workers())
+            .arg(&["0", "-1", "WITHSCORES"])
+            .query_async(&mut *connection)
+            .await
+            .map_err(failed)?;
+        if listed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipe = redis::pipe();
+        for (id, _) in &listed {
+            pipe.cmd("HGETALL").arg(self.keys.worker(id));
+        }
+        let hashes: Vec<HashMap<String, String>> = pipe.query_async(&mut *connection).await.map_err(failed)?;
+        let workers = listed.into_iter().zip(hashes);
+        Ok(workers.map(|((id, seen_ms), hash)| read(id, now_ms.saturating_sub(seen_ms as u64), &hash)).collect())
+    }
+
+    /// Every lane with how many tasks wait in it, and for how many milliseconds the oldest of them has.
+    pub(crate) async fn lanes(&self) -> Result<Vec<(String, u64, Option<u64>)>, CallError> {
+        let mut connection = self.connector.pooled().await?;
+        let failed = |error: redis::RedisError| sort_error(&error);
+        let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut *connection).await.map_err(failed)?;
+        let now_ms = seconds * 1000 + micros / 1000;
+        let names: Vec<String> = redis::cmd("ZRANGE")
+            .arg(self.keys.lanes())
+            .arg(&["0", "-1"])
+            .query_async(&mut *connection)
+            .await
+            .map_err(failed)?;
+        let mut lanes = Vec::new();
+        for name in names {
+            let (mut waiting, mut oldest) = (0, None);
+            for priority in ["high", "normal", "low"] {
+                let reply = Call::new("lane").arg(&name).arg(priority).send(&self.keys, &mut *connection).await?;
+                waiting += reply.number(1);
+                let since = reply.number(2);
+                if since > 0 {
+                    oldest = oldest.max(Some(now_ms.saturating_sub(since)));
+                }
+            }
+            lanes.push((name, waiting, oldest));
+        }
+        Ok(lanes)
+    }
+
+    /// A setting of the server; nothing where we may not ask.
+    pub(crate) async fn setting(&self, name: &str) -> Option<String> {
+        let mut connection = self.connector.pooled().await.ok()?;
+        let pair: Vec<String> = redis::cmd("CONFIG").arg("GET").arg(name).query_async(&mut *connection).await.ok()?;
+        pair.into_iter().nth(1)
+    }
+
+    /// The pool's defaults.
+    pub(crate) async fn config(&self) -> Result<TaskOptions, CallError> {
+        let mut connection = self.connector.pooled().await?;
+        let text: Option<String> = redis::cmd("HGET")
+            .arg(self.keys.config())
+            .arg("options")
+            .query_async(&mut *connection)
+            .await
+            .map_err(|error| sort_error(&error))?;
+        match text {
+            None => Ok(TaskOptions::default()),
+            Some(text) => serde_json::from_str(&text).map_err(|error| {
+                CallError::Refused(Error::failed(format!("the pool's defaults cannot be read: {error}")))
+            }),
+        }
+    }
+}
+
+fn read(id: String, silent_ms: u64, hash: &HashMap<String, String>) -> Worker {
+    let text = |name: &str| hash.get(name).filter(|value| !value.is_empty()).cloned();
+    let unfit = text("unfit_class").map(|class| Unfit {
+        class: class.parse().unwrap_or(Class::Internal),
+        message: text("unfit_message").unwrap_or_default(),
+        hint: text("unfit_hint"),
+        until_ms: text("unfit_until").and_then(|ms| ms.parse().ok()),
+    });
+    Worker {
+        id,
+        host: text("host").unwrap_or_default(),
+        pid: text("pid").and_then(|pid| pid.parse().ok()).unwrap_or(0),
+        version: text("version").unwrap_or_default(),
+        claude: text("claude"),
+        lanes: text("lanes").map(|lanes| lanes.lines().map(str::to_owned).collect()).unwrap_or_default(),
+        unfit,
+        draining: text("draining").as_deref() == Some("1"),
+        task: text("task"),
+        silent_ms,
+        done: text("done").and_then(|done| done.parse().ok()).unwrap_or(0),
+    }
+}

@@ -1,0 +1,202 @@
+//! Keys and fields: the one place where they are named, for Rust and for the scripts.
+
+use std::fmt::Write as _;
+
+use crate::domain::ids::{Name, TaskId};
+
+/// The version of the model; a pool with another one is left alone.
+pub(crate) const SCHEMA: &str = "1";
+/// Transitions that the log keeps, about.
+pub(crate) const EVENTS_KEPT: u64 = 100_000;
+/// How long live output is kept after it was last written or beaten for: 7 days.
+pub(crate) const OUTPUT_TTL_MS: u64 = 7 * 24 * 3600 * 1000;
+/// How long a worker is remembered after it left the list: 1 h.
+pub(crate) const WORKER_TTL_MS: u64 = 3600 * 1000;
+/// How long an empty lane is kept: a day.
+pub(crate) const LANE_UNUSED_MS: u64 = 24 * 3600 * 1000;
+/// How long a terminal task is kept: 7 days.
+pub(crate) const RETENTION_MS: u64 = 7 * 24 * 3600 * 1000;
+
+/// Every field of a hash. Runs add `run:N:` and worker, host, started, ended, class, message, session, cost, charged.
+const FIELDS: &[&str] = &[
+    // meta
+    "pool_id",
+    "schema",
+    "lease_ms",
+    "last",
+    "grace",
+    "rewound",
+    "run_id",
+    "full",
+    "repaired",
+    // task
+    "state",
+    "spec",
+    "lane",
+    "priority",
+    "entry",
+    "worker",
+    "run",
+    "attempt",
+    "max_attempts",
+    "round",
+    "if_lost",
+    "coordinator",
+    "tags",
+    "once",
+    "cost",
+    "estimated",
+    "created",
+    "ready",
+    "started",
+    "ended",
+    "n",
+    "reason",
+    "cancel",
+    "cancel_reason",
+    "tool",
+    "heard",
+    "uncharged",
+    "unspoken",
+    "back_since",
+    "output",
+    "structured",
+    "usage",
+    "turns",
+    "denied",
+    "error_class",
+    "error_status",
+    "error_message",
+    "error_hint",
+    // worker
+    "call",
+    "did",
+    "joined",
+    "host",
+    "task",
+    "done",
+    "pid",
+    "claude",
+    "lanes",
+    "draining",
+    "unfit_class",
+    "unfit_message",
+    "unfit_hint",
+    "unfit_until",
+    // config
+    "version",
+    "options",
+];
+
+/// The keys of one pool.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub(crate) fn new(pool: &Name) -> Self {
+        // The braces make all keys of a pool one hash slot of a cluster.
+        Self { prefix: format!("mp:{{{pool}}}:") }
+    }
+
+    /// What every key starts with: KEYS[1] of every script.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(crate) fn meta(&self) -> String {
+        format!("{}meta", self.prefix)
+    }
+
+    pub(crate) fn task(&self, id: TaskId) -> String {
+        format!("{}task:{id}", self.prefix)
+    }
+
+    pub(crate) fn output(&self, id: TaskId, run: u64) -> String {
+        format!("{}output:{id}:{run}", self.prefix)
+    }
+
+    pub(crate) fn index(&self, kind: &str, value: &str) -> String {
+        format!("{}index:{kind}:{value}", self.prefix)
+    }
+
+    pub(crate) fn wake(&self, lane: &str) -> String {
+        format!("{}wake:{lane}", self.prefix)
+    }
+
+    pub(crate) fn lane(&self, lane: &str, priority: &str) -> String {
+        format!("{}lane:{lane}:{priority}", self.prefix)
+    }
+
+    pub(crate) fn lanes(&self) -> String {
+        format!("{}lanes", self.prefix)
+    }
+
+    pub(crate) fn worker(&self, id: &str) -> String {
+        format!("{}worker:{id}", self.prefix)
+    }
+
+    pub(crate) fn workers(&self) -> String {
+        format!("{}workers", self.prefix)
+    }
+
+    pub(crate) fn events(&self) -> String {
+        format!("{}events", self.prefix)
+    }
+
+    pub(crate) fn feed(&self) -> String {
+        format!("{}feed", self.prefix)
+    }
+
+    pub(crate) fn ctl(&self, worker: &str) -> String {
+        format!("{}ctl:{worker}", self.prefix)
+    }
+
+    pub(crate) fn config(&self) -> String {
+        format!("{}config", self.prefix)
+    }
+
+    /// Where a test keeps the offset of its pool's clock, in milliseconds.
+    #[cfg(test)]
+    pub(crate) fn clock_offset(&self) -> String {
+        format!("{}test:clock", self.prefix)
+    }
+}
+
+/// The part `names` of the scripts: one table of keys, one of fields, and the numbers that Rust owns.
+pub(crate) fn names_lua() -> String {
+    let mut lua = String::from(
+        "-- names: keys and fields, written by store/keys.rs. An unknown field is an error, not a nil.\n\
+         local key = (function()\n\
+         \x20 local p = KEYS[1]\n\
+         \x20 return {\n\
+         \x20   meta = p .. 'meta', seq = p .. 'seq', lanes = p .. 'lanes', due = p .. 'due', events = p .. 'events',\n\
+         \x20   feed = p .. 'feed', workers = p .. 'workers', config = p .. 'config', sweeper = p .. 'sweeper',\n\
+         \x20   task = function(id) return p .. 'task:' .. id end,\n\
+         \x20   lane = function(lane, priority) return p .. 'lane:' .. lane .. ':' .. priority end,\n\
+         \x20   wake = function(lane) return p .. 'wake:' .. lane end,\n\
+         \x20   worker = function(id) return p .. 'worker:' .. id end,\n\
+         \x20   ctl = function(id) return p .. 'ctl:' .. id end,\n\
+         \x20   output = function(id, run) return p .. 'output:' .. id .. ':' .. run end,\n\
+         \x20   once = function(once) return p .. 'once:' .. once end,\n\
+         \x20   index = function(kind, value) return p .. 'index:' .. kind .. ':' .. value end,\n\
+         \x20 }\n\
+         end)()\n\
+         local F = setmetatable({\n",
+    );
+    for field in FIELDS {
+        let _ = writeln!(lua, "  {field} = '{field}',");
+    }
+    lua.push_str("}, { __index = function(_, name) error('no field ' .. tostring(name)) end })\n");
+    for (name, value) in [
+        ("EVENTS_KEPT", EVENTS_KEPT),
+        ("OUTPUT_TTL_MS", OUTPUT_TTL_MS),
+        ("WORKER_TTL_MS", WORKER_TTL_MS),
+        ("LANE_UNUSED_MS", LANE_UNUSED_MS),
+    ] {
+        let _ = writeln!(lua, "local {name} = {value}");
+    }
+    let _ = writeln!(lua, "local SCHEMA = '{SCHEMA}'");
+    lua
+}

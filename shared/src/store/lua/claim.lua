@@ -1,0 +1,43 @@
+#!lua flags=allow-oom
+-- claim: an idle worker takes the first fitting entry of its lanes; also its sign of life.
+-- uses:    names clock text schema again pool event lane begin
+-- args:    1 worker   2 call number   3 lane whose token woke it, or empty   4 config version it knows
+--          5 count of lanes, then the lanes in its order
+-- replies: ok sweep version config id run entry spec attempt max_attempts uncharged unspoken uncharged_for (ms) lane
+--          round lease (ms) | idle sweep version config | unknown worker | superseded call | schema found
+-- events:  claim
+local worker, call, token_lane, config_version = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local lanes = {}
+for i = 1, tonumber(ARGV[5]) do
+  lanes[i] = ARGV[5 + i]
+end
+
+local refusal = refuse_schema() or refuse_call(worker, call)
+if refusal then return refusal end
+
+local function answer(sweep, id, run)
+  local version, options = news(worker, config_version)
+  local reply = { id and 'ok' or 'idle', sweep, version, options }
+  if id then
+    for _, value in ipairs(described(id, run)) do
+      reply[#reply + 1] = value
+    end
+  end
+  return reply
+end
+
+local before = done_before(worker, call)
+if before then
+  local id, run = string.match(before, '^claim (%S+) (%S+)$')
+  if id then return answer('0', id, run) end
+  return answer('0')
+end
+
+-- writes from here
+note_call()
+seen(worker)
+local id, run = take(worker, token_lane, lanes)
+remember(worker, call, id and ('claim ' .. id .. ' ' .. run) or 'idle')
+local sweep = offer_sweep(worker)
+publish()
+return answer(sweep, id, run)

@@ -1,0 +1,76 @@
+-- begin: takes the first fitting entry of a worker's lanes and starts a run of its task.
+-- uses: names clock text event lane pool
+local function read_entry(lane, priority)
+  local answer = redis.pcall('XREADGROUP', 'GROUP', 'workers', 'w', 'COUNT', 1, 'STREAMS', key.lane(lane, priority), '>')
+  -- No stream or no group: nothing was ever queued there.
+  if not answer or answer.err then return end
+  local entry = answer[1][2][1]
+  return entry[1], entry[2][2]
+end
+
+local function begin(id, entry, worker)
+  local task = key.task(id)
+  local run = whole(redis.call('HINCRBY', task, F.run, 1))
+  redis.call('HINCRBY', task, F.attempt, 1)
+  local mark = 'run:' .. run .. ':'
+  redis.call('HSET', task, F.worker, worker, F.started, whole(now_ms), F.lease_ms, whole(pool_lease_ms()),
+    mark .. 'worker', worker, mark .. 'host', redis.call('HGET', key.worker(worker), F.host) or '',
+    mark .. 'started', whole(now_ms))
+  redis.call('HDEL', task, F.tool, F.heard, F.reason)
+  local output = key.output(id, run)
+  redis.call('XADD', output, '*', 'k', 'start', 'v', worker)
+  redis.call('PEXPIRE', output, OUTPUT_TTL_MS)
+  redis.call('HSET', key.worker(worker), F.task, id)
+  move(id, 'pending', 'running', 'claim', run)
+  return run
+end
+
+-- What the worker needs to know of a run: read from the record, so a repeated call gives it again.
+local function described(id, run)
+  local known = redis.call('HMGET', key.task(id), F.spec, F.entry, F.attempt, F.max_attempts, F.uncharged,
+    F.unspoken, F.back_since, F.lane, F.round, F.lease_ms)
+  local since = tonumber(known[7] or '0')
+  return { id, run, known[2] or '', known[1] or '', known[3] or '0', known[4] or '0', known[5] or '0',
+    known[6] or '0', whole(since > 0 and now_ms - since or 0), known[8] or '', known[9] or '1', known[10] or '0' }
+end
+
+local function take(worker, token_lane, lanes)
+  local task, run, taken_lane
+  for _, priority in ipairs(PRIORITIES) do
+    for _, lane in ipairs(lanes) do
+      -- An entry whose record does not name it is a ghost: dropped, and the next one is looked at.
+      local looks = 0
+      while not task and looks < 16 do
+        looks = looks + 1
+        local entry, id = read_entry(lane, priority)
+        if not entry then break end
+        local named = redis.call('HMGET', key.task(id), F.state, F.entry)
+        if named[1] == 'pending' and named[2] == entry then
+          task, run, taken_lane = id, begin(id, entry, worker), lane
+        else
+          leave_lane(lane, priority, entry)
+        end
+      end
+      if task then break end
+    end
+    if task then break end
+  end
+  if task then
+    redis.call('ZADD', key.lanes, whole(now_ms), taken_lane)
+    wake_if_waiting(taken_lane)
+    if token_lane ~= taken_lane then wake_if_waiting(token_lane) end
+  end
+  return task, run
+end
+
+local function seen(worker)
+  redis.call('ZADD', key.workers, whole(now_ms), worker)
+  redis.call('PERSIST', key.worker(worker))
+end
+
+local function news(worker, config_version)
+  local version = redis.call('HGET', key.config, F.version) or '0'
+  local options = ''
+  if version ~= config_version then options = redis.call('HGET', key.config, F.options) or '' end
+  return version, options
+end

@@ -1,0 +1,91 @@
+-- lost: a run whose lease ran out follows its record's `if_lost` list; nothing is decided here.
+-- uses: names clock text event lane books settle pool
+local function lose(id, retention_ms)
+  local task = key.task(id)
+  local known = redis.call('HMGET', task, F.lane, F.priority, F.entry, F.run, F.cancel, F.cancel_reason, F.attempt,
+    F.if_lost, F.worker)
+  local lane, priority, run = known[1], known[2], known[4]
+  if known[3] then leave_lane(lane, priority, known[3]) end
+  local mark = 'run:' .. run .. ':'
+  local message = 'worker ' .. (known[9] or '?') .. ' was not heard for longer than the lease'
+  redis.call('HSET', task, mark .. 'ended', whole(now_ms), mark .. 'class', 'lost', mark .. 'message', message,
+    mark .. 'charged', '1')
+  if known[9] then redis.call('HSET', key.worker(known[9]), F.task, '') end
+  if known[5] == '1' then
+    redis.call('HSET', task, F.reason, (known[6] or 'cancelled') .. ' (tree: unverified)')
+    finish_terminal(id, retention_ms)
+    return move(id, 'running', 'cancelled', 'cancel', run)
+  end
+  local rungs = {}
+  for rung in string.gmatch(known[8] or '', '[^,]+') do
+    rungs[#rungs + 1] = tonumber(rung)
+  end
+  redis.call('HSET', task, F.reason, message)
+  local delay_ms = rungs[tonumber(known[7])]
+  if delay_ms then return move(id, 'running', back_to_lane(id, lane, priority, delay_ms), 'lost', run) end
+  redis.call('HSET', task, F.error_class, 'lost', F.error_message, message,
+    F.error_hint, 'its attempts are used up; look for what ends the workers, then submit it again')
+  finish_terminal(id, retention_ms)
+  move(id, 'running', 'failed', 'lost', run)
+end
+
+local function do_lost(retention_ms)
+  local count = 0
+  local lease_ms = pool_lease_ms()
+  for _, lane in ipairs(redis.call('ZRANGE', key.lanes, 0, -1)) do
+    for _, priority in ipairs(PRIORITIES) do
+      local stream = key.lane(lane, priority)
+      local idle = redis.pcall('XPENDING', stream, 'workers', 'IDLE', whole(lease_ms), '-', '+', 100)
+      for _, pending in ipairs(idle.err and {} or idle) do
+        local entry = redis.call('XRANGE', stream, pending[1], pending[1])[1]
+        local id = entry and entry[2][2]
+        local named = id and redis.call('HMGET', key.task(id), F.state, F.entry)
+        if named and named[1] == 'running' and named[2] == pending[1] then
+          lose(id, retention_ms)
+          count = count + 1
+        else
+          leave_lane(lane, priority, pending[1])
+        end
+      end
+    end
+  end
+  return count
+end
+
+local function do_dead()
+  local dead = redis.call('ZRANGEBYSCORE', key.workers, '-inf', whole(now_ms - pool_lease_ms()), 'LIMIT', 0, 100)
+  for _, worker in ipairs(dead) do
+    redis.call('ZREM', key.workers, worker)
+    redis.call('PEXPIRE', key.worker(worker), WORKER_TTL_MS)
+  end
+  return #dead
+end
+
+-- A new run id: the server was away, whatever our clock says. Time that went back: every idle time starts anew, once.
+local function note_server()
+  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
+  local before = redis.call('HGET', key.meta, F.run_id)
+  if before ~= run_id then
+    redis.call('HSET', key.meta, F.run_id, run_id)
+    if before then
+      redis.call('HSET', key.meta, F.grace, whole(now_ms + math.floor(pool_lease_ms() * 2 / 3)))
+    end
+  end
+  if redis.call('HGET', key.meta, F.rewound) == '1' then
+    for _, lane in ipairs(redis.call('ZRANGE', key.lanes, 0, -1)) do
+      for _, priority in ipairs(PRIORITIES) do
+        local stream = key.lane(lane, priority)
+        local all = redis.pcall('XPENDING', stream, 'workers', '-', '+', 1000)
+        for _, pending in ipairs(all.err and {} or all) do
+          redis.call('XCLAIM', stream, 'workers', 'w', 0, pending[1], 'IDLE', 0, 'JUSTID')
+        end
+      end
+    end
+    redis.call('HDEL', key.meta, F.rewound)
+  end
+  local memory = redis.call('INFO', 'memory')
+  local used = tonumber(string.match(memory, 'used_memory:(%d+)') or '0')
+  local most = tonumber(string.match(memory, 'maxmemory:(%d+)') or '0')
+  local full = most > 0 and used > most * 0.8
+  redis.call('HSET', key.meta, F.full, full and '1' or '0')
+end

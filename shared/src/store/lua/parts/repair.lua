@@ -1,0 +1,56 @@
+-- repair: every pending or running record has its entry, else it gets a new one. An operator's XGROUP DELCONSUMER or
+-- XTRIM loses entries that no scan of the pending list finds.
+-- uses: names clock text event lane lost
+local function is_after(entry, other)
+  local ms, seq = string.match(entry, '^(%d+)-(%d+)$')
+  local other_ms, other_seq = string.match(other, '^(%d+)-(%d+)$')
+  ms, other_ms = tonumber(ms), tonumber(other_ms)
+  if ms ~= other_ms then return ms > other_ms end
+  return tonumber(seq) > tonumber(other_seq)
+end
+
+local function last_delivered(stream)
+  local groups = redis.pcall('XINFO', 'GROUPS', stream)
+  if groups.err then return nil end
+  for _, group in ipairs(groups) do
+    local fields = {}
+    for i = 1, #group, 2 do
+      fields[group[i]] = group[i + 1]
+    end
+    if fields['name'] == 'workers' then return fields['last-delivered-id'] end
+  end
+end
+
+local function has_place(state, stream, entry)
+  if not entry or #redis.call('XRANGE', stream, entry, entry) == 0 then return false end
+  local pending = redis.pcall('XPENDING', stream, 'workers', entry, entry, 1)
+  local is_pending = not pending.err and #pending > 0
+  if state == 'running' then return is_pending end
+  local last = last_delivered(stream)
+  return not is_pending and last ~= nil and is_after(entry, last)
+end
+
+local function do_repair(retention_ms)
+  local count = 0
+  for _, state in ipairs({ 'pending', 'running' }) do
+    local index = key.index('state', state)
+    local cursor = F.repaired .. ':' .. state
+    local after = redis.call('HGET', key.meta, cursor) or '0'
+    local ids = redis.call('ZRANGEBYSCORE', index, '(' .. after, '+inf', 'LIMIT', 0, 50)
+    redis.call('HSET', key.meta, cursor, #ids == 50 and number_of(ids[50]) or '0')
+    for _, id in ipairs(ids) do
+      local known = redis.call('HMGET', key.task(id), F.lane, F.priority, F.entry, F.run)
+      if known[1] and not has_place(state, key.lane(known[1], known[2]), known[3]) then
+        count = count + 1
+        if state == 'running' then
+          lose(id, retention_ms)
+        else
+          if known[3] then leave_lane(known[1], known[2], known[3]) end
+          enter_lane(id, known[1], known[2])
+          move(id, 'pending', 'pending', 'repair', known[4])
+        end
+      end
+    end
+  end
+  return count
+end

@@ -1,0 +1,58 @@
+-- retire: timers that came due, records that have had their time, lanes that nobody uses.
+-- uses: names clock text event lane
+local function remove(id)
+  local task = key.task(id)
+  local known = redis.call('HMGET', task, F.state, F.coordinator, F.tags, F.once, F.run)
+  if not known[1] then return end
+  redis.call('ZREM', key.index('state', known[1]), id)
+  redis.call('ZREM', key.index('all', 'tasks'), id)
+  if known[2] and known[2] ~= '' then redis.call('ZREM', key.index('coordinator', known[2]), id) end
+  for _, tag in ipairs(lines(known[3] or '')) do
+    redis.call('ZREM', key.index('tag', tag), id)
+  end
+  if known[4] then redis.call('DEL', key.once(known[4])) end
+  for run = 1, tonumber(known[5] or '0') do
+    redis.call('DEL', key.output(id, whole(run)))
+  end
+  redis.call('DEL', task)
+end
+
+local function do_due()
+  local due, removed = 0, 0
+  for _, timer in ipairs(redis.call('ZRANGEBYSCORE', key.due, '-inf', whole(now_ms), 'LIMIT', 0, 100)) do
+    redis.call('ZREM', key.due, timer)
+    local kind, id = string.match(timer, '^(%a+):(%S+)$')
+    if kind == 'retain' then
+      remove(id)
+      removed = removed + 1
+    elseif kind == 'task' then
+      local known = redis.call('HMGET', key.task(id), F.state, F.lane, F.priority, F.run)
+      if known[1] == 'delayed' then
+        enter_lane(id, known[2], known[3])
+        move(id, 'delayed', 'pending', 'due', known[4])
+        due = due + 1
+      end
+    end
+  end
+  return due, removed
+end
+
+local function do_lanes()
+  for _, lane in ipairs(redis.call('ZRANGE', key.lanes, 0, -1)) do
+    -- A frozen worker may have taken the last token.
+    wake_if_waiting(lane)
+  end
+  for _, lane in ipairs(redis.call('ZRANGEBYSCORE', key.lanes, '-inf', whole(now_ms - LANE_UNUSED_MS))) do
+    local length = 0
+    for _, priority in ipairs(PRIORITIES) do
+      length = length + redis.call('XLEN', key.lane(lane, priority))
+    end
+    if length == 0 then
+      for _, priority in ipairs(PRIORITIES) do
+        redis.call('DEL', key.lane(lane, priority))
+      end
+      redis.call('DEL', key.wake(lane))
+      redis.call('ZREM', key.lanes, lane)
+    end
+  end
+end

@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- sweep: what is due: timers, lost leases, lost places, dead presence, retention; at most 100 of each.
+-- uses:    names clock text schema pool event lane books settle lost repair retire
+-- args:    1 sweeper's process   2 retention (ms)
+-- replies: ok due lost repaired removed dead | not_sweeper | schema found
+-- events:  due, lost, cancel, repair
+local process, retention_ms = ARGV[1], ARGV[2]
+
+local refusal = refuse_schema()
+if refusal then return refusal end
+if redis.call('GET', key.sweeper) ~= process then return { 'not_sweeper' } end
+
+-- writes from here
+redis.call('PEXPIRE', key.sweeper, 2000)
+note_call()
+note_server()
+local due, removed = do_due()
+local lost, dead = 0, 0
+if now_ms >= tonumber(redis.call('HGET', key.meta, F.grace) or '0') then
+  lost = do_lost(retention_ms)
+  dead = do_dead()
+end
+local repaired = do_repair(retention_ms)
+do_lanes()
+publish()
+return { 'ok', whole(due), whole(lost), whole(repaired), whole(removed), whole(dead) }

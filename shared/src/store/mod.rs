@@ -1,0 +1,66 @@
+//! The only code that knows Redis: connections, scripts, keys.
+//!
+//! One transition is one script; deciding is `domain`. Not here: who repeats a call until it is answered and what a
+//! caller gets to see (`pool`).
+
+pub(crate) mod attempt;
+pub(crate) mod connect;
+pub(crate) mod doctor;
+pub(crate) mod event;
+pub(crate) mod fleet;
+pub(crate) mod keys;
+pub(crate) mod listing;
+pub(crate) mod record;
+pub(crate) mod script;
+pub(crate) mod sweep;
+pub(crate) mod task;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::domain::ids::Name;
+use crate::error::Result;
+
+use connect::Connector;
+use keys::Keys;
+use script::{Call, CallError, Reply};
+
+/// A pool's place in a Redis, and the connections to it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    pub(crate) connector: Arc<Connector>,
+    pub(crate) keys: Keys,
+}
+
+/// A connection of one caller's own, for calls that follow one another; opened anew after a failure.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    open: Option<redis::aio::MultiplexedConnection>,
+}
+
+impl Store {
+    /// The pool of this name in the Redis at `url`; nothing is contacted yet.
+    pub(crate) fn new(url: &str, pool: &Name) -> Result<Self> {
+        Ok(Self { connector: Arc::new(Connector::new(url)?), keys: Keys::new(pool) })
+    }
+
+    /// Calls a script on a pooled connection, once.
+    pub(crate) async fn call(&self, call: &Call) -> Result<Reply, CallError> {
+        let mut connection = self.connector.pooled().await?;
+        call.send(&self.keys, &mut *connection).await
+    }
+
+    /// Calls a script on the caller's own line, once; a broken line is opened anew at the next call.
+    pub(crate) async fn call_on(&self, line: &mut Line, call: &Call) -> Result<Reply, CallError> {
+        if line.open.is_none() {
+            line.open = Some(self.connector.dedicated().await?);
+        }
+        let Some(connection) = line.open.as_mut() else { return Err(CallError::away("no connection")) };
+        let answer = call.send(&self.keys, connection).await;
+        if matches!(answer, Err(CallError::Away(_))) {
+            line.open = None;
+        }
+        answer
+    }
+}

@@ -1,0 +1,39 @@
+//! The sweep: one call a second by whoever was asked, as long as it is the sweeper.
+
+use super::keys::RETENTION_MS;
+use super::script::{Call, Reply};
+use crate::error::Result;
+
+/// What one sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Timers that came due.
+    pub due: u64,
+    /// Runs that lost their worker.
+    pub lost: u64,
+    /// Tasks that had lost their place in a lane.
+    pub repaired: u64,
+    /// Records that had had their time.
+    pub removed: u64,
+    /// Workers that were not heard for a lease.
+    pub dead: u64,
+}
+
+pub(crate) fn sweep(process: &str) -> Call {
+    Call::new("sweep").arg(process).number(RETENTION_MS)
+}
+
+/// What was done; nothing if another process sweeps.
+pub(crate) fn swept(reply: &Reply) -> Result<Option<Swept>> {
+    match reply.word() {
+        "ok" => Ok(Some(Swept {
+            due: reply.number(1),
+            lost: reply.number(2),
+            repaired: reply.number(3),
+            removed: reply.number(4),
+            dead: reply.number(5),
+        })),
+        "not_sweeper" => Ok(None),
+        _ => Err(reply.unexpected()),
+    }
+}

@@ -1,0 +1,1 @@
+//! The scripts against a real Redis: one file a script.

@@ -2,5 +2,6 @@
 
 pub mod error;
 pub mod process;
+pub mod settings;
 
 pub use error::{Error, ErrorKind, Result};

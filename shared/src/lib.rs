@@ -1,5 +1,6 @@
 //! Motorpool: a farm of Claude Code workers behind a Redis job queue.
 
+pub mod embedded;
 pub mod error;
 pub mod process;
 pub mod settings;

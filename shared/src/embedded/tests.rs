@@ -1,0 +1,3 @@
+//! The embedded pool with a real Redis.
+
+mod server;

@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -56,6 +56,14 @@ impl Lock {
     pub(super) fn mark(&self) {
         // Only spares the pool an early end; the lock itself counts.
         let _ = self.0.set_modified(SystemTime::now());
+    }
+
+    /// Whether the file at `path` is still the one that is locked: it may have been removed and made anew.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        match (self.0.metadata(), path.metadata()) {
+            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+            _ => false,
+        }
     }
 
     /// The same lock once more, to be inherited by a child.

@@ -153,6 +153,11 @@ impl Server {
         self.child.id()
     }
 
+    /// Whether it has ended.
+    pub(super) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits until it ends by itself, and says why. Losing the future loses nothing.
     pub async fn ended(&mut self) -> String {
         let status = self.child.wait().await;

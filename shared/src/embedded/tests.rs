@@ -1,3 +1,5 @@
-//! The embedded pool with a real Redis.
+//! The embedded pool with a real Redis, real processes for keepers, and a shell script for the host.
 
+mod keeper;
+mod place;
 mod server;

@@ -207,8 +207,9 @@ where
             path: self.options.path.clone(),
             lock: Some(self.server_lock.share()?),
         };
-        let server = Server::start(options).await?;
+        // Before it answers, since then joiners read it.
         self.write_record(Some(socket))?;
+        let server = Server::start(options).await?;
         (self.events)(Event::ServerStarted { pid: server.pid().unwrap_or_default(), url: server.url() });
         self.serving = Serving::Up { server: Box::new(server), since: Instant::now() };
         Ok(())

@@ -1,9 +1,11 @@
 //! Motorpool: a farm of Claude Code workers behind a Redis job queue.
 
 pub mod domain;
+pub mod embedded;
 pub mod error;
 pub mod pool;
 pub mod process;
+pub mod settings;
 mod store;
 
 pub use domain::attempt::{Class, Ending, Failure, Outcome, Report};

@@ -41,7 +41,7 @@ pub struct Seat {
 /// The right to write to one run of a task; `finish` and `step` consume it.
 #[derive(Debug)]
 pub struct Lease {
-    held: Held,
+    held: Box<Held>,
 }
 
 impl Lease {
@@ -200,7 +200,7 @@ impl Seat {
 
     async fn taken(&mut self, claimed: Claimed) -> Result<Claim> {
         match claimed {
-            Claimed::Run(held) => Ok(Claim::Run(Lease { held: *held })),
+            Claimed::Run(held) => Ok(Claim::Run(Lease { held })),
             Claimed::Idle => Ok(Claim::Idle),
             Claimed::Unknown => {
                 self.renew().await?;

@@ -105,10 +105,6 @@ impl Keys {
         &self.prefix
     }
 
-    pub(crate) fn meta(&self) -> String {
-        format!("{}meta", self.prefix)
-    }
-
     pub(crate) fn task(&self, id: TaskId) -> String {
         format!("{}task:{id}", self.prefix)
     }

@@ -7,9 +7,6 @@ use crate::domain::ids::TaskId;
 use crate::domain::task::{Record, Run};
 use crate::error::{Error, Result};
 
-/// The fields that are large; listings leave them out.
-const TEXTS: &[&str] = &["spec", "output", "structured"];
-
 /// The fields of a record without its texts, as a listing asks for them.
 pub(crate) const SHORT: &[&str] = &[
     "state",
@@ -112,9 +109,4 @@ fn read_run(n: u64, fields: &HashMap<String, String>) -> Option<Run> {
         cost_microusd: number("cost").unwrap_or(0),
         charged: text("charged").as_deref() != Some("0"),
     })
-}
-
-/// Whether a field is one of the large ones.
-pub(crate) fn is_text(field: &str) -> bool {
-    TEXTS.contains(&field)
 }

@@ -3,6 +3,7 @@
 //! The library reads no environment and no home: a face collects [`Sources`] and hands them in.
 //! Not here: options of single tasks (`domain/options.rs`), what a pool keeps in Redis (`store/config.rs`).
 
+pub mod flags;
 mod load;
 mod table;
 mod value;

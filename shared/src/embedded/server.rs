@@ -213,7 +213,7 @@ impl Server {
         };
         match cause(&lines) {
             Some(DAMAGED) => error.hint(repair(dir)),
-            Some(_) => error.hint(format!("make room on the disk of {}", dir.display())),
+            Some(_) => error.hint(format!("see to the disk of {}", dir.display())),
             None => error.hint(format!("its log is {}", self.log_file.display())),
         }
     }
@@ -308,11 +308,15 @@ fn find_program(path: &OsStr) -> Result<PathBuf> {
 const DAMAGED: &str = "its append-only file is damaged";
 
 /// What a log's last lines mean, where they are known.
-fn cause(lines: &str) -> Option<&'static str> {
+pub(super) fn cause(lines: &str) -> Option<&'static str> {
     const FULL: &str = "the disk is full";
     let has = |needle: &str| lines.contains(needle);
-    if has("No space left on device") {
+    // A full disk shows first as a write that was cut short; with every write synced Redis then ends.
+    if has("No space left on device") || has("Short write while writing to the AOF") {
         return Some(FULL);
+    }
+    if has("Can't recover from AOF write error") {
+        return Some("its disk cannot be written");
     }
     let damage = ["redis-check-aof", "valkey-check-aof", "RDB preamble", "Internal error in RDB", "Wrong signature"];
     let missing = ["AOF file doesn't exist", "AOF manifest file"];

@@ -3,3 +3,4 @@
 mod keeper;
 mod place;
 mod server;
+mod yard;

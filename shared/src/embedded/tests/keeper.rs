@@ -1,146 +1,20 @@
 //! The life of a pool: who starts it, what survives what, when it ends.
 //!
-//! A keeper is this test program again, called for the one test `stand_in`; a host is a shell script that says what
-//! happens to it in a file.
+//! Not here: the processes that stand in for keepers and hosts (`yard.rs`), but for the keeper's own test.
 
-use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::server::{append_only_file, ask, path};
-use crate::embedded::lock::Lock;
-use crate::embedded::{
-    Ensured, Joined, KeepOptions, Ping, Place, Presence, Starter, find, join, keep, keeper_of, ping, record, stop,
-};
+use super::server::{append_only_file, ask};
+use super::yard::{MARK, Yard, lives, options};
+use crate::embedded::{End, Ensured, Ping, Place, Presence, find, join, keep, keeper_of, ping, stop};
 use crate::settings::duration;
 use crate::{Error, Result};
-
-const MARK: &str = "EMBEDDED_TEST_KEEPER";
-
-const HOST: &str = r#"#!/bin/sh
-# The stand-in for a host: it drains when it is told to, as soon as the file `release` is there.
-dir=$(dirname "$0")
-trap 'told=yes; echo "told" >> "$dir/events"' TERM
-echo "started $$ $*" >> "$dir/events"
-while :; do
-    if [ -n "$told" ] && [ -e "$dir/release" ]; then echo "drained" >> "$dir/events"; exit 0; fi
-    sleep 0.02 &
-    wait $!
-done
-"#;
-
-/// A project with a pool of its own; whatever of it still runs at the end is killed.
-struct Yard {
-    root: tempfile::TempDir,
-    place: Place,
-    starter: Starter,
-}
-
-impl Yard {
-    fn new(linger: &str) -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let [project, bin, temp] = ["app", "bin", "tmp"].map(|name| {
-            fs::create_dir(root.path().join(name)).unwrap();
-            root.path().join(name)
-        });
-        let host = bin.join("host");
-        fs::write(&host, HOST).unwrap();
-        fs::set_permissions(&host, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::write(bin.join("release"), "").unwrap();
-        let starter = Starter {
-            program: std::env::current_exe().unwrap(),
-            args: ["--exact", "embedded::tests::keeper::stand_in", "--nocapture"].map(OsString::from).into(),
-            env: vec![(MARK.into(), format!("{}\n{linger}", root.path().display()).into())],
-        };
-        let place = Place::new(&root.path().join("state"), &project, None, &temp);
-        Self { root, place, starter }
-    }
-
-    async fn join(&self) -> Joined {
-        join(&self.place, &self.starter, Presence::User, |_| {}).await.unwrap()
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.root.path().join("bin").join(name)
-    }
-
-    fn events(&self) -> Vec<String> {
-        fs::read_to_string(self.file("events")).unwrap_or_default().lines().map(str::to_owned).collect()
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.place.file("keeper.log")).unwrap_or_default()
-    }
-
-    fn starts(&self) -> usize {
-        self.log().matches("redis started").count()
-    }
-
-    fn is_held(&self, lock: &str) -> bool {
-        Lock::is_held(&self.place.file(lock)).unwrap()
-    }
-
-    fn keeper(&self) -> Pid {
-        Pid::from_raw(keeper_of(&self.place).unwrap().unwrap().pid)
-    }
-
-    /// The hosts that ever started, by their process ids.
-    fn hosts(&self) -> Vec<Pid> {
-        let events = self.events();
-        let words = events.iter().filter_map(|line| line.strip_prefix("started "));
-        words.map(|line| Pid::from_raw(line.split(' ').next().unwrap().parse().unwrap())).collect()
-    }
-
-    async fn until(&self, what: &str, check: impl Fn(&Self) -> bool) {
-        let until = Instant::now() + Duration::from_secs(15);
-        while !check(self) {
-            assert!(Instant::now() < until, "never: {what}\n{:?}\n{}", self.events(), self.log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    /// The server has been started so many times. It answers a little before its keeper says so.
-    async fn started(&self, times: usize) {
-        self.until("a server's start", |yard| yard.starts() >= times).await;
-        assert_eq!(self.starts(), times, "{}", self.log());
-    }
-
-    async fn until_host(&self, nth: usize) -> Pid {
-        self.until("a host", |yard| yard.hosts().len() >= nth).await;
-        self.hosts()[nth - 1]
-    }
-
-    async fn until_over(&self) {
-        self.until("over", |yard| !["server.lock", "keeper.lock", "host.lock"].iter().any(|lock| yard.is_held(lock)))
-            .await;
-    }
-}
-
-impl Drop for Yard {
-    fn drop(&mut self) {
-        let until = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < until && ["server.lock", "host.lock"].iter().any(|lock| self.is_held(lock)) {
-            let keeper = keeper_of(&self.place).ok().flatten().map(|keeper| Pid::from_raw(keeper.pid));
-            let host = self.is_held("host.lock").then(|| record::host_pid(&self.place)).flatten();
-            for pid in [keeper, host].into_iter().flatten() {
-                record::signal(pid, Signal::SIGKILL);
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-fn lives(pid: Pid) -> bool {
-    // A child that nobody waited for is no life.
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    !stat.is_empty() && !stat.contains(") Z ")
-}
 
 /// The keeper's process. As a test of its own it does nothing.
 #[test]
@@ -149,16 +23,7 @@ fn stand_in() {
     let (root, linger) = mark.split_once('\n').unwrap();
     let root = Path::new(root);
     let place = Place::new(&root.join("state"), &root.join("app"), None, &root.join("tmp"));
-    let options = KeepOptions {
-        slots: 2,
-        linger: duration(linger).unwrap(),
-        drain_timeout: Duration::from_secs(10),
-        worker_bin: root.join("bin/host"),
-        worker_args: vec!["--more".into()],
-        worker_env: vec![],
-        path: path(),
-        host: true,
-    };
+    let options = options(root, duration(linger).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let end = runtime.block_on(async {
         let mut signals = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
@@ -372,4 +237,41 @@ async fn damaged_data_is_told_to_who_joins() {
     assert!(error.contains("its append-only file is damaged") && error.contains("redis-check-aof --fix"), "{error}");
     assert!(error.contains("keeper.log"), "{error}");
     assert_eq!(fs::read(&file).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_end_is_told_again_and_killed() {
+    let yard = Yard::new("1m");
+    fs::remove_file(yard.file("release")).unwrap();
+    let options = options(yard.root.path(), Duration::MAX);
+    let mut said = vec![];
+    let stop = async {
+        yard.until_host(1).await;
+    };
+    let hurry = yard.until("told", |yard| yard.events().iter().any(|event| event == "told"));
+    let end = keep(&yard.place, &options, count, |event| said.push(event.to_string()), stop, hurry).await.unwrap();
+    assert_eq!(end, End::Stopped);
+    assert!(!lives(yard.hosts()[0]));
+    assert_eq!(yard.events().iter().filter(|event| *event == "told").count(), 2);
+    assert_eq!(
+        said[2..],
+        [
+            "the pool ends; running tasks get 10s",
+            "the host did not end in time: sent it SIGTERM again",
+            "the host did not end in time: sent it SIGKILL"
+        ]
+    );
+    yard.until_over().await;
+}
+
+#[tokio::test]
+async fn a_second_keeper_leaves_the_first_alone() {
+    let yard = Yard::new("1m");
+    let joined = yard.join().await;
+    let (keeper, options) = (yard.keeper(), options(yard.root.path(), Duration::MAX));
+    let never = std::future::pending;
+    let end = keep(&yard.place, &options, count, |_| {}, never(), never()).await.unwrap();
+    assert_eq!(end, End::AlreadyRunning);
+    assert_eq!(yard.keeper(), keeper);
+    assert_eq!(ping(&joined.socket()).await, Ping::Ready);
 }

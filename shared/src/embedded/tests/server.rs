@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::ErrorKind;
+use crate::embedded::log;
+use crate::embedded::server::cause;
 use crate::embedded::{Ping, Server, ServerOptions, ping, socket_url};
 
 /// One command in Redis's inline form, and its answer as it comes.
@@ -124,4 +126,46 @@ async fn a_missing_program_is_said_with_two_ways_out() {
 #[test]
 fn an_address_escapes_what_has_a_meaning() {
     assert_eq!(socket_url(Path::new("/run/a b?%.sock")), "unix:///run/a%20b%3F%25.sock");
+}
+
+#[test]
+fn the_last_lines_of_a_log_say_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("redis.log");
+    for (lines, why) in [
+        (
+            "7:M 25 Nov 2025 04:44:31.356 # Short write while writing to the AOF file: (nwritten=88871, expected=1000033)\n\
+             7:M 25 Nov 2025 04:44:31.356 # Can't recover from AOF write error when the AOF fsync policy is 'always'. Exiting...\n",
+            Some("the disk is full"),
+        ),
+        (
+            "7:M 25 Nov 2025 04:44:31.356 # Error writing to the AOF file: No space left on device\n",
+            Some("the disk is full"),
+        ),
+        ("7:M 25 Nov 2025 04:44:31.356 # Can't recover from AOF write error\n", Some("its disk cannot be written")),
+        (
+            "7:M 25 Nov 2025 04:44:31.356 # Bad file format reading the append only file a: make a backup of your AOF file, then use ./redis-check-aof --fix <filename.manifest>\n",
+            Some("its append-only file is damaged"),
+        ),
+        ("7:M 25 Nov 2025 04:44:31.356 * User requested shutdown...\n", None),
+    ] {
+        std::fs::write(&file, lines).unwrap();
+        let words = log::last_lines(&file, 0);
+        assert_eq!(cause(&words), why, "{words}");
+        assert!(!words.contains("Nov") && !words.is_empty(), "{words}");
+        assert_eq!(log::last_lines(&file, log::length(&file)), "");
+    }
+}
+
+#[test]
+fn a_log_begins_anew_when_it_is_large() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("host.log");
+    let log = std::fs::File::create(&file).unwrap();
+    log.set_len(10 * 1024 * 1024).unwrap();
+    drop(log::open(&file).unwrap());
+    assert_eq!(log::length(&file), 10 * 1024 * 1024);
+    log.set_len(10 * 1024 * 1024 + 1).unwrap();
+    drop(log::open(&file).unwrap());
+    assert_eq!(log::length(&file), 0);
 }

@@ -23,7 +23,7 @@
 //! | `@after N` | the five lines above wait for N tool results |
 //! | `@retry-after S`, `@header NAME VALUE` | response headers, on good answers too |
 //! | `@usage INPUT OUTPUT` | tokens of each answer (10 and 5 otherwise) |
-//! | `@now` | in a later text: from here on this text decides, and tools are counted anew |
+//! | `@now` | in a later text, also one sent in mid-turn: from here on this text decides, and tools are counted anew |
 //! | `@exit CODE` | only for `fake-claude`: ends without a result |
 //!
 //! Tool calls come in order, one a request; after the last one comes the text (`done` when none is given). Without
@@ -37,7 +37,7 @@ mod server;
 pub mod wire;
 
 use axum::http::HeaderMap;
-use conversation::{text_of, user_texts};
+use conversation::{text_of, texts_of};
 use serde::Serialize;
 use serde_json::Value;
 use server::Server;
@@ -60,6 +60,8 @@ pub struct Request {
     pub system: String,
     /// All user texts as sent, with what the CLI adds to them.
     pub user_texts: Vec<String>,
+    /// Texts that the CLI puts between the messages: here arrives what is sent in mid-turn.
+    pub added_texts: Vec<String>,
     /// Text of the latest tool result.
     pub last_result: String,
     /// Tool results since the directives in force.
@@ -83,7 +85,8 @@ impl Request {
             bearer,
             model: position.model,
             system: text_of(&body["system"]),
-            user_texts: user_texts(body),
+            user_texts: texts_of(body, "user"),
+            added_texts: texts_of(body, "system"),
             last_result: position.last_result,
             tool_results: position.tool_results,
             stream: body["stream"] == true,
@@ -102,9 +105,9 @@ impl Request {
         self.user_texts.last().map_or("", String::as_str)
     }
 
-    /// Whether any user text contains these words.
+    /// Whether any user text, or one sent in mid-turn, contains these words.
     pub fn mentions(&self, words: &str) -> bool {
-        self.user_texts.iter().any(|text| text.contains(words))
+        self.user_texts.iter().chain(&self.added_texts).any(|text| text.contains(words))
     }
 }
 

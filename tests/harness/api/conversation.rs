@@ -34,32 +34,33 @@ impl Conversation {
             ..Conversation::default()
         };
         let mut decided = false;
-        for content in user_contents(body) {
-            for block in blocks(content) {
-                if block["type"] == "tool_result" {
-                    conversation.tool_results += 1;
-                    conversation.last_result = text_of(&block["content"]);
-                }
-                let Some(text) = text_in(block) else { continue };
-                let text = without_additions(text);
-                if text.trim().is_empty() {
-                    continue;
-                }
-                if let Some(script) = Script::parse(&text).filter(|script| !decided || script.takes_over) {
-                    decided = true;
-                    conversation.script = script;
-                    conversation.tool_results = 0;
-                }
-                conversation.last_text = text;
+        for (role, block) in all_blocks(body) {
+            if block["type"] == "tool_result" {
+                conversation.tool_results += 1;
+                conversation.last_result = text_of(&block["content"]);
+            }
+            let Some(text) = text_in(block) else { continue };
+            let (own, added) = if role == "user" { apart(text) } else { (String::new(), text.to_owned()) };
+            let script = Script::parse(&own).filter(|script| !decided || script.takes_over);
+            // A message sent in mid-turn arrives among what the CLI adds.
+            let script = script.or_else(|| Script::parse(&added).filter(|script| script.takes_over));
+            if let Some(script) = script {
+                decided = true;
+                conversation.script = script;
+                conversation.tool_results = 0;
+            }
+            if !own.trim().is_empty() {
+                conversation.last_text = own;
             }
         }
         conversation
     }
 }
 
-/// All user texts of a request as they were sent, with what the CLI adds.
-pub fn user_texts(body: &Value) -> Vec<String> {
-    user_contents(body).flat_map(blocks).filter_map(text_in).map(str::to_owned).collect()
+/// All texts of a role in a request's messages as they were sent, with what the CLI adds.
+pub fn texts_of(body: &Value, role: &str) -> Vec<String> {
+    let blocks = all_blocks(body).filter(|(of, _)| *of == role);
+    blocks.filter_map(|(_, block)| text_in(block)).map(str::to_owned).collect()
 }
 
 /// The text of a string or of a list of text blocks.
@@ -68,9 +69,13 @@ pub fn text_of(content: &Value) -> String {
     texts.join("\n")
 }
 
-fn user_contents(body: &Value) -> impl Iterator<Item = &Value> {
+/// Every content block that is not the assistant's, with its role: `user`, or `system` for what the CLI puts in between.
+fn all_blocks(body: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let messages = body["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    messages.iter().filter(|message| message["role"] == "user").map(|message| &message["content"])
+    let messages = messages.iter().map(|message| (message["role"].as_str().unwrap_or_default(), &message["content"]));
+    messages
+        .filter(|(role, _)| *role != "assistant")
+        .flat_map(|(role, content)| blocks(content).iter().map(move |block| (role, block)))
 }
 
 fn blocks(content: &Value) -> &[Value] {
@@ -86,18 +91,19 @@ fn structured_output(body: &Value) -> Option<Value> {
     Some(tool["input_schema"].clone())
 }
 
-/// Leaves out reminders, which carry CLAUDE.md and other text that nobody meant as a directive.
-fn without_additions(text: &str) -> String {
+/// Parts a text from the reminders in it, which carry CLAUDE.md and other text that nobody meant as a directive.
+fn apart(text: &str) -> (String, String) {
     const OPEN: &str = "<system-reminder>";
     const CLOSE: &str = "</system-reminder>";
-    let mut result = String::new();
+    let (mut own, mut added) = (String::new(), String::new());
     let mut rest = text;
     while let Some(start) = rest.find(OPEN) {
-        result.push_str(&rest[..start]);
-        let Some(length) = rest[start..].find(CLOSE) else { return result };
-        rest = &rest[start + length + CLOSE.len()..];
+        own.push_str(&rest[..start]);
+        let end = rest[start..].find(CLOSE).map_or(rest.len(), |length| start + length + CLOSE.len());
+        added.push_str(&rest[start..end]);
+        rest = &rest[end..];
     }
-    result + rest
+    (own + rest, added)
 }
 
 #[cfg(test)]
@@ -157,6 +163,20 @@ mod tests {
         assert_eq!(got.last_text.trim(), "@say mine");
         let open = read(json!([user(json!("a\n<system-reminder>\n@say x"))]));
         assert_eq!(open.script.text, []);
+    }
+
+    #[test]
+    fn a_message_in_mid_turn_can_take_over() {
+        for added in [
+            json!({"role": "system", "content": "The user sent a new message:\n@now\n@say b"}),
+            user(json!("<system-reminder>\n@now\n@say b\n</system-reminder>")),
+        ] {
+            let got = read(json!([user(json!("@bash a\n@say a")), result("r"), added]));
+            assert_eq!(got.script.text, said("b"));
+            assert_eq!(got.last_text, "@bash a\n@say a");
+        }
+        let without = json!({"role": "system", "content": "@say b"});
+        assert_eq!(read(json!([without, user(json!("@say a"))])).script.text, said("a"));
     }
 
     #[test]

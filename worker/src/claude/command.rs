@@ -86,23 +86,16 @@ const KEPT: &[&str] = &[
 ];
 
 /// What `--clean-env` keeps by the beginning of the name.
-const KEPT_PREFIXES: &[&str] = &[
-    "LC_",
-    "XDG_",
-    "ANTHROPIC_",
-    "CLAUDE_",
-    "DISABLE_",
-    "AWS_",
-    "AZURE_",
-    "GCLOUD_",
-    "GOOGLE_CLOUD_",
-    "VERTEX_",
-];
+const KEPT_PREFIXES: &[&str] =
+    &["LC_", "XDG_", "ANTHROPIC_", "CLAUDE_", "DISABLE_", "AWS_", "AZURE_", "GCLOUD_", "GOOGLE_CLOUD_", "VERTEX_"];
 
 /// What is set unless the worker's environment says otherwise: no side requests, no update under a running task, and
 /// few retries, since waiting is the queue's business, where the slot is free for others.
-const DEFAULTS: &[(&str, &str)] =
-    &[("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"), ("DISABLE_AUTOUPDATER", "1"), ("CLAUDE_CODE_MAX_RETRIES", "2")];
+const DEFAULTS: &[(&str, &str)] = &[
+    ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+    ("DISABLE_AUTOUPDATER", "1"),
+    ("CLAUDE_CODE_MAX_RETRIES", "2"),
+];
 
 /// What of the worker's environment a task gets.
 #[derive(Clone, Debug, Default)]
@@ -206,11 +199,18 @@ pub fn command(options: &TaskOptions, prompt: &str, place: &Place<'_>) -> Comman
 fn args(options: &TaskOptions, mcp_config: Option<&Path>) -> Vec<OsString> {
     // Partial messages: without them live output comes a whole answer at a time, and the output tokens of an answer
     // are never told before the result.
-    let mut args: Vec<OsString> =
-        ["-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose", "--include-partial-messages"]
-            .iter()
-            .map(OsString::from)
-            .collect();
+    let mut args: Vec<OsString> = [
+        "-p",
+        "--input-format",
+        "stream-json",
+        "--output-format",
+        "stream-json",
+        "--verbose",
+        "--include-partial-messages",
+    ]
+    .iter()
+    .map(OsString::from)
+    .collect();
     let mut flag = |name: &str, values: &[String]| {
         args.push(name.into());
         args.extend(values.iter().map(OsString::from));
@@ -377,14 +377,23 @@ mod tests {
         };
         let secrets = vec!["hunter2".to_owned(), String::new()];
         let all = names(&Filter { secrets: secrets.clone(), ..Filter::default() });
-        let rest = ["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "CLAUDE_CODE_MAX_RETRIES", "CLAUDE_CONFIG_DIR",
-            "DISABLE_AUTOUPDATER"];
-        let expected = [&["ANTHROPIC_API_KEY", "AWS_PROFILE"][..], &rest, &["EDITOR", "LC_ALL", "PATH", "REDIS_HOST",
-            "https_proxy"]].concat();
+        let rest = [
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
+            "CLAUDE_CODE_MAX_RETRIES",
+            "CLAUDE_CONFIG_DIR",
+            "DISABLE_AUTOUPDATER",
+        ];
+        let expected = [
+            &["ANTHROPIC_API_KEY", "AWS_PROFILE"][..],
+            &rest,
+            &["EDITOR", "LC_ALL", "PATH", "REDIS_HOST", "https_proxy"],
+        ]
+        .concat();
         assert_eq!(all, expected);
         let clean = names(&Filter { clean: true, pass: vec!["REDIS_URL".into(), "MOTORPOOL_RUN".into()], secrets });
-        let expected = [&["ANTHROPIC_API_KEY", "AWS_PROFILE"][..], &rest, &["LC_ALL", "PATH", "REDIS_URL",
-            "https_proxy"]].concat();
+        let expected =
+            [&["ANTHROPIC_API_KEY", "AWS_PROFILE"][..], &rest, &["LC_ALL", "PATH", "REDIS_URL", "https_proxy"]]
+                .concat();
         assert_eq!(clean, expected);
         let env = environment(&own, &Filter::default());
         assert_eq!(env[OsStr::new("CLAUDE_CODE_MAX_RETRIES")], "0", "what is set stays");

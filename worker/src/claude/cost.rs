@@ -110,7 +110,8 @@ mod tests {
             meter.answer(None, &answer("a", model, input, output));
             assert_eq!(meter.microusd(), expected, "{model}");
         }
-        let usage = Usage { cache_read: 1_000_000, cache_write: 1_000_000, cache_write_1h: 1_000_000, ..Usage::default() };
+        let usage =
+            Usage { cache_read: 1_000_000, cache_write: 1_000_000, cache_write_1h: 1_000_000, ..Usage::default() };
         let cached = Answer { usage, ..answer("a", "claude-sonnet-4-5", 0, 0) };
         assert_eq!(microusd(&cached).round() as u64, 300_000 + 3_750_000 + 6_000_000);
     }

@@ -27,10 +27,15 @@ pub fn config(servers: &BTreeMap<String, Value>, env: &Environment) -> Result<Op
             return Err(Error::usage(format!("the MCP server {name} is not a JSON object"))
                 .hint(r#"as in {"command": "npx", "args": ["server"]}"#));
         }
-        filled.insert(name, fill(server, env).map_err(|variable| {
-            Error::usage(format!("the MCP server {name} needs the variable {variable}, which this worker does not have"))
+        filled.insert(
+            name,
+            fill(server, env).map_err(|variable| {
+                Error::usage(format!(
+                    "the MCP server {name} needs the variable {variable}, which this worker does not have"
+                ))
                 .hint(format!("set {variable} where the worker starts (under --clean-env name it with --pass-env)"))
-        })?);
+            })?,
+        );
     }
     Ok(Some(json!({ "mcpServers": filled }).to_string()))
 }

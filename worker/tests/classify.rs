@@ -34,8 +34,10 @@ fn replay(version: &str, name: &str) -> (Seen, Classified) {
     (seen, classified)
 }
 
-/// name, class (or `success`), status, a part of the message, window of a limit
-const EXPECTED: &[(&str, &str, Option<u16>, &str, Option<&str>)] = &[
+/// Name, class (or `success`), status, a part of the message, window of a limit.
+type Row = (&'static str, &'static str, Option<u16>, &'static str, Option<&'static str>);
+
+const EXPECTED: &[Row] = &[
     ("400", "request", Some(400), "messages: the request is not valid", None),
     ("400_credit", "limit", Some(400), "Credit balance is too low", None),
     ("400_org_disabled", "auth", Some(400), "disabled organization", None),
@@ -135,15 +137,13 @@ fn a_report_holds_what_the_run_brought_home() {
     }
 }
 
-/// Between the events and the result only the tokens of an answer's end are missing, where partial messages were off.
+/// One version reckons a model at another price than the next: the table follows the newer one.
 #[test]
 fn the_estimate_is_near_the_clis_own_figure() {
     for version in versions() {
-        for name in ["partial"] {
-            let (seen, _) = replay(&version, name);
-            let (own, estimate) = (seen.cost_microusd(), seen.meter.microusd());
-            assert!(estimate.abs_diff(own) <= own / 2 + 1, "{version} {name}: {estimate} for {own}");
-        }
+        let (seen, _) = replay(&version, "partial");
+        let (own, estimate) = (seen.cost_microusd(), seen.meter.microusd());
+        assert!(estimate.abs_diff(own) <= own / 2 + 1, "{version}: {estimate} for {own}");
     }
 }
 

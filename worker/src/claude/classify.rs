@@ -137,7 +137,10 @@ impl Seen {
     /// Whether the run has succeeded, whatever came after.
     #[must_use]
     pub fn succeeded(&self) -> bool {
-        self.result.as_ref().is_some_and(|result| result.subtype == "success" && !result.is_error)
+        self.result.as_ref().is_some_and(|result| {
+            let aborted = result.terminal_reason.as_deref().is_some_and(|reason| reason.starts_with("aborted"));
+            result.subtype == "success" && !result.is_error && !aborted
+        })
     }
 
     /// What the run brought home. The text of a failed result is no output.

@@ -7,6 +7,7 @@ pub mod pool;
 pub mod process;
 pub mod settings;
 mod store;
+pub mod telemetry;
 
 pub use domain::attempt::{Class, Ending, Failure, Outcome, Report};
 pub use domain::ids::{Name, TaskId};

@@ -4,4 +4,8 @@
 
 pub mod attempt;
 pub mod claude;
+pub mod host;
 pub mod process;
+pub mod slot;
+pub mod stop;
+pub mod workplace;

@@ -308,9 +308,10 @@ impl Seat {
         decide(&lease.held.history, outcome, fail_on_denied, chance())
     }
 
-    /// Adds to a run's live output, once; live output is a courtesy, its loss is none.
-    pub async fn live(&self, task: TaskId, run: u64, chunks: &[(String, String)]) {
-        let _ = self.pool.store().add_output(task, run, chunks).await;
+    /// Where a run's live output goes.
+    #[must_use]
+    pub fn output(&self, lease: &Lease) -> Output {
+        Output { pool: self.pool.clone(), task: lease.task(), run: lease.run() }
     }
 
     /// Listens for notices to this worker; used while it runs a task.
@@ -388,6 +389,21 @@ async fn keep_sweeping(pool: Pool, id: WorkerId, sweeping: Arc<AtomicBool>) {
         }
     }
     sweeping.store(false, Ordering::SeqCst);
+}
+
+/// Where a run's live output goes: a courtesy, so it is tried once, and its loss is none.
+#[derive(Clone, Debug)]
+pub struct Output {
+    pool: Pool,
+    task: TaskId,
+    run: u64,
+}
+
+impl Output {
+    /// Adds a piece. `kind` is `text` (Claude's words), `tool` (a call) or `note`.
+    pub async fn add(&self, kind: &str, text: String) {
+        let _ = self.pool.store().add_output(self.task, self.run, &[(kind.to_owned(), text)]).await;
+    }
 }
 
 /// Notices to one worker. A notice that is lost is repaired by the next beat.

@@ -194,7 +194,7 @@ fn text(conversation: &Conversation) -> String {
 }
 
 /// Something that a JSON schema accepts: what it needs and no more.
-fn sample(schema: &Value) -> Value {
+pub fn sample(schema: &Value) -> Value {
     if let Some(value) = schema.get("const").or_else(|| schema["enum"].get(0)) {
         return value.clone();
     }

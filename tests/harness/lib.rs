@@ -1,3 +1,4 @@
 //! The harness of the end-to-end tests.
 
 pub mod api;
+pub mod fleet;

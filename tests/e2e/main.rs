@@ -1,0 +1,3 @@
+//! End-to-end stories: the real CLI, a real Redis, the real programs; one story a test.
+
+mod task;

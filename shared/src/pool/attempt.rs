@@ -159,11 +159,14 @@ impl Seat {
         &self.config
     }
 
-    /// Tells how this worker is.
+    /// Tells how this worker is; tries for a third of the lease, since it is told again.
+    ///
+    /// # Errors
+    /// Redis is away or refuses.
     pub async fn report(&mut self, change: impl FnOnce(&mut Presence)) -> Result<()> {
         change(&mut self.presence);
         let call = self.presence_call("report");
-        let reply = self.until_answered(&call, None).await?;
+        let reply = self.until_answered(&call, Some(self.lease / 3)).await?;
         if fleet::present(&reply)?.is_none() {
             self.renew().await?;
         }

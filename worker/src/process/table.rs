@@ -12,6 +12,8 @@ pub struct Process {
     pub start: String,
     /// Its parent.
     pub parent: i32,
+    /// Its process group; a run's processes are in others than the worker's.
+    pub group: i32,
     /// It has ended and waits to be reaped.
     pub zombie: bool,
 }
@@ -38,7 +40,8 @@ mod system {
         let (_, rest) = stat.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
         let zombie = matches!(*fields.first()?, "Z" | "X" | "x");
-        Some(Process { pid, start: (*fields.get(19)?).to_owned(), parent: fields.get(1)?.parse().ok()?, zombie })
+        let number = |at: usize| fields.get(at)?.parse().ok();
+        Some(Process { pid, start: (*fields.get(19)?).to_owned(), parent: number(1)?, group: number(2)?, zombie })
     }
 
     /// Whether the pid is still the process that was seen.
@@ -72,19 +75,20 @@ mod system {
     /// Every process of this machine that can be seen from here.
     #[must_use]
     pub fn processes() -> Vec<Process> {
-        ps(&["-axo", "pid=,ppid=,stat=,lstart="]).lines().filter_map(read).collect()
+        ps(&["-axo", "pid=,ppid=,pgid=,stat=,lstart="]).lines().filter_map(read).collect()
     }
 
     fn read(line: &str) -> Option<Process> {
         let mut words = line.split_whitespace();
-        let (pid, parent) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let mut number = || words.next()?.parse().ok();
+        let (pid, parent, group) = (number()?, number()?, number()?);
         let zombie = words.next()?.starts_with('Z');
-        Some(Process { pid, start: words.collect::<Vec<_>>().join(" "), parent, zombie })
+        Some(Process { pid, start: words.collect::<Vec<_>>().join(" "), parent, group, zombie })
     }
 
     /// Whether the pid is still the process that was seen.
     pub(crate) fn is_still(process: &Process) -> bool {
-        let line = ps(&["-o", "pid=,ppid=,stat=,lstart=", "-p", &process.pid.to_string()]);
+        let line = ps(&["-o", "pid=,ppid=,pgid=,stat=,lstart=", "-p", &process.pid.to_string()]);
         read(&line).is_some_and(|now| now.start == process.start && !now.zombie)
     }
 

@@ -160,6 +160,9 @@ fn is_adopted(process: &Process, own: &BTreeSet<i32>) -> bool {
 
 /// Takes the exit status of orphans that have ended. To be called every second or so.
 pub fn reap_orphans() {
+    if !table::any_child_ended() {
+        return;
+    }
     let own = own().clone();
     for process in processes().iter().filter(|one| one.zombie && is_adopted(one, &own)) {
         let _ = waitpid(Pid::from_raw(process.pid), Some(WaitPidFlag::WNOHANG));

@@ -18,8 +18,9 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::machine::{Action, Input, Machine, Rules};
-pub use super::machine::{Beat, Finished, Progress};
+use super::exchange::{Action, Input, Rules};
+pub use super::exchange::{Beat, Finished, Progress};
+use super::machine::Machine;
 use crate::claude::classify::{Classified, Exit, Seen};
 use crate::claude::command::Command;
 use crate::claude::event::Event;

@@ -19,13 +19,21 @@ pub struct Process {
 }
 
 pub use system::processes;
-pub(super) use system::{is_still, mark};
+pub(super) use system::{any_child_ended, is_still, mark};
 
 #[cfg(target_os = "linux")]
 mod system {
     use super::Process;
     use std::fs;
     use std::os::unix::fs::MetadataExt;
+
+    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+    /// Whether any child of this process waits to be reaped; far cheaper than reading the table.
+    pub(crate) fn any_child_ended() -> bool {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        matches!(waitid(Id::All, look), Ok(status) if status != WaitStatus::StillAlive)
+    }
 
     /// Every process of this machine that can be seen from here.
     #[must_use]
@@ -66,6 +74,11 @@ mod system {
 mod system {
     use super::Process;
     use std::process::Command;
+
+    /// Whether any child of this process may wait to be reaped. Orphans are not handed to it here.
+    pub(crate) fn any_child_ended() -> bool {
+        false
+    }
 
     fn ps(arguments: &[&str]) -> String {
         let output = Command::new("ps").env("LC_ALL", "C").args(arguments).output();

@@ -305,6 +305,8 @@ impl Run {
             let status = self.started.child.wait().await;
             inputs.push(self.exited(status));
         }
+        // What the CLI itself had not waited for is ours now.
+        process::reap_orphans();
         inputs.push(Input::Gone { stderr: self.stderr.text() });
         inputs
     }

@@ -5,7 +5,7 @@
 
 use motorpool::domain::attempt::{Class, Ending, Failure, Outcome, Report};
 use motorpool::domain::fleet::Unfit;
-use motorpool::domain::limits::cut_middle;
+use motorpool::domain::limits::{OUTPUT_BYTES, cut_middle};
 
 use super::cost::Meter;
 use super::event::{Assistant, Event, RateLimit, RunResult};
@@ -154,8 +154,9 @@ impl Seen {
         let result = self.result.as_ref();
         let (cost_microusd, cost_estimated) = self.cost();
         let answered = result.filter(|_| self.succeeded()).and_then(|result| result.text.clone());
+        let output = answered.or_else(|| Some(self.text.clone()).filter(|text| !text.is_empty()));
         Report {
-            output: answered.or_else(|| Some(self.text.clone()).filter(|text| !text.is_empty())),
+            output: output.map(|text| cut_middle(&text, OUTPUT_BYTES)),
             structured: result.and_then(|result| result.structured.clone()),
             session_id: self.session_id.clone(),
             cost_microusd,

@@ -47,7 +47,9 @@ mod system {
         // The name, in brackets, may hold anything, so the fields are counted from its end.
         let (_, rest) = stat.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
-        let zombie = matches!(*fields.first()?, "Z" | "X" | "x");
+        // The first thread of a process can have ended while others of it still run.
+        let threads: u32 = fields.get(17)?.parse().ok()?;
+        let zombie = matches!(*fields.first()?, "Z" | "X" | "x") && threads <= 1;
         let number = |at: usize| fields.get(at)?.parse().ok();
         Some(Process { pid, start: (*fields.get(19)?).to_owned(), parent: number(1)?, group: number(2)?, zombie })
     }

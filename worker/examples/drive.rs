@@ -74,5 +74,7 @@ async fn main() {
         () = canceller => unreachable!(),
     };
     println!("{:.2} {finished:#?}", start.elapsed().as_secs_f64());
-    println!("alive: {:?}", process::processes().iter().filter(|one| one.parent == std::process::id() as i32).count());
+    let me = std::process::id() as i32;
+    let left: Vec<_> = process::processes().into_iter().filter(|one| one.parent == me).collect();
+    println!("left: {left:?}");
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgrp};
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
@@ -80,11 +80,10 @@ pub fn start(call: &Command) -> io::Result<Started> {
 #[must_use]
 pub fn tree(root: i32, mark: &str) -> Vec<Process> {
     let all = processes();
-    let me = std::process::id() as i32;
     let spared = own().clone();
-    let adopted = |one: &Process| one.parent == me && !spared.contains(&one.pid);
-    let seeds =
-        all.iter().filter(|one| one.pid == root || adopted(one) || table::mark(one.pid).as_deref() == Some(mark));
+    let belongs =
+        |one: &&Process| one.pid == root || is_adopted(one, &spared) || table::mark(one.pid).as_deref() == Some(mark);
+    let seeds = all.iter().filter(belongs);
     with_descendants(&all, seeds.map(|one| one.pid).collect(), &spared, root)
 }
 
@@ -126,15 +125,13 @@ pub fn signal_tree(root: i32, mark: &str, signal: Signal) {
 
 /// Kills every process of the run, again and again until none is there; the pids of those that stay.
 pub async fn kill_tree_and_verify(root: i32, mark: &str, deadline: Duration) -> Result<(), Vec<i32>> {
-    let mut killed = BTreeSet::new();
     let gone = end(deadline, || {
         let alive = tree(root, mark);
         signal_all(&alive, Signal::SIGKILL);
-        killed.extend(alive.iter().map(|one| one.pid));
         alive.iter().map(|one| one.pid).collect()
     })
     .await;
-    reap(killed.into_iter());
+    reap_orphans();
     gone
 }
 
@@ -155,30 +152,20 @@ async fn end(deadline: Duration, mut round: impl FnMut() -> Vec<i32>) -> Result<
     }
 }
 
-/// Takes the exit status of those of them that were handed to this process; others have their own parent.
-fn reap(pids: impl Iterator<Item = i32>) {
-    let own = own().clone();
-    for pid in pids.filter(|pid| !own.contains(pid)) {
-        let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+/// Whether it was handed to this process: a child that nobody here started. What the worker starts is in its own
+/// group, if it has no [`Owned`]; so it is neither killed nor reaped for an orphan.
+fn is_adopted(process: &Process, own: &BTreeSet<i32>) -> bool {
+    process.parent == std::process::id() as i32 && process.group != getpgrp().as_raw() && !own.contains(&process.pid)
+}
+
+/// Takes the exit status of orphans that have ended. To be called every second or so.
+pub fn reap_orphans() {
+    if !table::any_child_ended() {
+        return;
     }
-}
-
-/// Takes the exit status of orphans that ended by themselves.
-#[derive(Debug, Default)]
-pub struct Reaper {
-    seen: Vec<Process>,
-}
-
-impl Reaper {
-    /// To be called every second or so. A zombie that nobody owns is reaped when it is found a second time: a child
-    /// that the worker started without an [`Owned`] has been waited for by then.
-    pub fn sweep(&mut self) {
-        let me = std::process::id() as i32;
-        let own = own().clone();
-        let zombies = processes().into_iter().filter(|one| one.zombie && one.parent == me && !own.contains(&one.pid));
-        let zombies: Vec<Process> = zombies.collect();
-        reap(zombies.iter().filter(|one| self.seen.contains(one)).map(|one| one.pid));
-        self.seen = zombies;
+    let own = own().clone();
+    for process in processes().iter().filter(|one| one.zombie && is_adopted(one, &own)) {
+        let _ = waitpid(Pid::from_raw(process.pid), Some(WaitPidFlag::WNOHANG));
     }
 }
 

@@ -142,7 +142,7 @@ fn a_report_holds_what_the_run_brought_home() {
 fn the_estimate_is_near_the_clis_own_figure() {
     for version in versions() {
         let (seen, _) = replay(&version, "partial");
-        let (own, estimate) = (seen.cost_microusd(), seen.meter.microusd());
+        let (own, estimate) = (seen.cost().0, seen.meter.microusd());
         assert!(estimate.abs_diff(own) <= own / 2 + 1, "{version}: {estimate} for {own}");
     }
 }

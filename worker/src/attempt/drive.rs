@@ -18,12 +18,13 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::machine::{Action, Input, Machine, Rules};
-pub use super::machine::{Beat, Finished, Progress};
+use super::exchange::{Action, Input, Rules};
+pub use super::exchange::{Beat, Finished, Progress};
+use super::machine::Machine;
 use crate::claude::classify::{Classified, Exit, Seen};
 use crate::claude::command::Command;
 use crate::claude::event::Event;
-use crate::process::{self, LONGEST_LINE_BYTES, Lines, Reaper, Started, Tail};
+use crate::process::{self, LONGEST_LINE_BYTES, Lines, Started, Tail};
 
 /// So much of stderr is kept.
 const STDERR_BYTES: usize = 8 * 1024;
@@ -80,7 +81,6 @@ pub async fn drive(job: Job, outside: &impl Outside, notices: Notices) -> Finish
     let mut beating: Slot<'_, (u64, Beat)> = None;
     let mut telling: Slot<'_, ()> = None;
     let mut ending: Slot<'_, ()> = None;
-    let mut reaper = Reaper::default();
     let mut reap_at = Instant::now() + REAP;
     loop {
         let due = (job.claimed + Duration::from_millis(machine.due_ms().min(now_ms() + millis(REAP)))).min(reap_at);
@@ -120,7 +120,7 @@ pub async fn drive(job: Job, outside: &impl Outside, notices: Notices) -> Finish
             () = sleep_until(due) => vec![Input::Tick],
         };
         if Instant::now() >= reap_at {
-            reaper.sweep();
+            process::reap_orphans();
             reap_at = Instant::now() + REAP;
         }
         for action in inputs.into_iter().flat_map(|input| machine.on(now_ms(), input)) {
@@ -305,6 +305,8 @@ impl Run {
             let status = self.started.child.wait().await;
             inputs.push(self.exited(status));
         }
+        // What the CLI itself had not waited for is ours now.
+        process::reap_orphans();
         inputs.push(Input::Gone { stderr: self.stderr.text() });
         inputs
     }

@@ -299,6 +299,12 @@ fn live_text_comes_in_handfuls_and_once() {
 }
 
 #[test]
+fn an_mcp_server_that_did_not_start_is_told_in_the_live_text() {
+    let init = r#"{"type":"system","subtype":"init","mcp_servers":[{"name":"w","status":"failed"},{"name":"v"}]}"#;
+    Play::new(None).line(300, init).until(600).did(&["550 say \"[MCP servers that did not start: w]\\n\""]);
+}
+
+#[test]
 fn progress_tells_tool_cost_and_silence() {
     let call = Call { id: "c".into(), short: "Bash(cargo test)".into() };
     let usage = Usage { input: 1_000_000, ..Usage::default() };

@@ -3,4 +3,5 @@
 //! Not here: who claims and finishes (the worker's loop), what becomes of the outcome (`motorpool::domain::attempt`).
 
 pub mod drive;
+pub mod exchange;
 pub mod machine;

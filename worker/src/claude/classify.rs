@@ -5,7 +5,7 @@
 
 use motorpool::domain::attempt::{Class, Ending, Failure, Outcome, Report};
 use motorpool::domain::fleet::Unfit;
-use motorpool::domain::limits::cut_middle;
+use motorpool::domain::limits::{OUTPUT_BYTES, cut_middle};
 
 use super::cost::Meter;
 use super::event::{Assistant, Event, RateLimit, RunResult};
@@ -128,10 +128,15 @@ impl Seen {
         }
     }
 
-    /// Microdollars so far: the CLI's figure where there is one.
+    /// Microdollars so far, and whether that is an estimate. An interrupted CLI leaves out the answer that it was
+    /// reading, which is paid all the same.
     #[must_use]
-    pub fn cost_microusd(&self) -> u64 {
-        self.result.as_ref().and_then(|result| result.cost_microusd).unwrap_or_else(|| self.meter.microusd())
+    pub fn cost(&self) -> (u64, bool) {
+        let estimate = self.meter.microusd();
+        match self.result.as_ref().and_then(|result| Some((result.cost_microusd?, result))) {
+            Some((own, result)) if result.subtype != "error_during_execution" || own >= estimate => (own, false),
+            _ => (estimate, true),
+        }
     }
 
     /// Whether the run has succeeded, whatever came after.
@@ -147,13 +152,15 @@ impl Seen {
     #[must_use]
     pub fn report(&self) -> Report {
         let result = self.result.as_ref();
+        let (cost_microusd, cost_estimated) = self.cost();
         let answered = result.filter(|_| self.succeeded()).and_then(|result| result.text.clone());
+        let output = answered.or_else(|| Some(self.text.clone()).filter(|text| !text.is_empty()));
         Report {
-            output: answered.or_else(|| Some(self.text.clone()).filter(|text| !text.is_empty())),
+            output: output.map(|text| cut_middle(&text, OUTPUT_BYTES)),
             structured: result.and_then(|result| result.structured.clone()),
             session_id: self.session_id.clone(),
-            cost_microusd: self.cost_microusd(),
-            cost_estimated: result.is_none_or(|result| result.cost_microusd.is_none()),
+            cost_microusd,
+            cost_estimated,
             usage: result.and_then(|result| result.usage.clone()),
             turns: result.map_or(self.turns, |result| result.turns),
             denied: result.map(|result| result.denied.clone()).unwrap_or_default(),
@@ -178,7 +185,9 @@ pub fn classify(seen: &Seen, exit: Exit, stderr: &str, structured: bool) -> Clas
     if seen.succeeded() {
         if structured && result.structured.is_none() {
             let failure = Failure::new(Class::Check, "Claude answered, but without the JSON that json_schema asks for")
-                .hint("say in the prompt what the JSON should hold, or take a stronger model");
+                .hint(
+                    "say in the prompt what the JSON should hold, or see whether json_schema is a schema of an object",
+                );
             return seen.ended(Ending::Failed(failure));
         }
         return seen.ended(Ending::Success);

@@ -12,18 +12,28 @@ pub struct Process {
     pub start: String,
     /// Its parent.
     pub parent: i32,
+    /// Its process group; a run's processes are in others than the worker's.
+    pub group: i32,
     /// It has ended and waits to be reaped.
     pub zombie: bool,
 }
 
 pub use system::processes;
-pub(super) use system::{is_still, mark};
+pub(super) use system::{any_child_ended, is_still, mark};
 
 #[cfg(target_os = "linux")]
 mod system {
     use super::Process;
     use std::fs;
     use std::os::unix::fs::MetadataExt;
+
+    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+    /// Whether any child of this process waits to be reaped; far cheaper than reading the table.
+    pub(crate) fn any_child_ended() -> bool {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        matches!(waitid(Id::All, look), Ok(status) if status != WaitStatus::StillAlive)
+    }
 
     /// Every process of this machine that can be seen from here.
     #[must_use]
@@ -37,8 +47,11 @@ mod system {
         // The name, in brackets, may hold anything, so the fields are counted from its end.
         let (_, rest) = stat.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
-        let zombie = matches!(*fields.first()?, "Z" | "X" | "x");
-        Some(Process { pid, start: (*fields.get(19)?).to_owned(), parent: fields.get(1)?.parse().ok()?, zombie })
+        // The first thread of a process can have ended while others of it still run.
+        let threads: u32 = fields.get(17)?.parse().ok()?;
+        let zombie = matches!(*fields.first()?, "Z" | "X" | "x") && threads <= 1;
+        let number = |at: usize| fields.get(at)?.parse().ok();
+        Some(Process { pid, start: (*fields.get(19)?).to_owned(), parent: number(1)?, group: number(2)?, zombie })
     }
 
     /// Whether the pid is still the process that was seen.
@@ -64,6 +77,11 @@ mod system {
     use super::Process;
     use std::process::Command;
 
+    /// Whether any child of this process may wait to be reaped. Orphans are not handed to it here.
+    pub(crate) fn any_child_ended() -> bool {
+        false
+    }
+
     fn ps(arguments: &[&str]) -> String {
         let output = Command::new("ps").env("LC_ALL", "C").args(arguments).output();
         output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
@@ -72,19 +90,20 @@ mod system {
     /// Every process of this machine that can be seen from here.
     #[must_use]
     pub fn processes() -> Vec<Process> {
-        ps(&["-axo", "pid=,ppid=,stat=,lstart="]).lines().filter_map(read).collect()
+        ps(&["-axo", "pid=,ppid=,pgid=,stat=,lstart="]).lines().filter_map(read).collect()
     }
 
     fn read(line: &str) -> Option<Process> {
         let mut words = line.split_whitespace();
-        let (pid, parent) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let mut number = || words.next()?.parse().ok();
+        let (pid, parent, group) = (number()?, number()?, number()?);
         let zombie = words.next()?.starts_with('Z');
-        Some(Process { pid, start: words.collect::<Vec<_>>().join(" "), parent, zombie })
+        Some(Process { pid, start: words.collect::<Vec<_>>().join(" "), parent, group, zombie })
     }
 
     /// Whether the pid is still the process that was seen.
     pub(crate) fn is_still(process: &Process) -> bool {
-        let line = ps(&["-o", "pid=,ppid=,stat=,lstart=", "-p", &process.pid.to_string()]);
+        let line = ps(&["-o", "pid=,ppid=,pgid=,stat=,lstart=", "-p", &process.pid.to_string()]);
         read(&line).is_some_and(|now| now.start == process.start && !now.zombie)
     }
 

@@ -26,7 +26,7 @@ pub use attempt::{Beat, Claim, Control, Lease, Output, Seat};
 pub use feed::Notice;
 pub use fleet::{LaneStatus, PoolStatus, Redis};
 pub use task::{Page, Submitted};
-pub use watch::{Glance, Watch};
+pub use watch::{Glance, Notices, Watch};
 
 /// The longest wait between two tries to reach Redis, so that every holder of a run beats within the grace.
 pub(crate) const LONGEST_BACKOFF: Duration = Duration::from_secs(2);

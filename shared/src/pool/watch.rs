@@ -89,3 +89,21 @@ impl Pool {
         self.patiently(async || self.store().output_since(id, run, cursor).await).await
     }
 }
+
+/// Everything that happens to a pool's tasks, as it happens.
+#[derive(Debug)]
+pub struct Notices(Listener);
+
+impl Notices {
+    /// The next notice; `Missed` where some were dropped.
+    pub async fn next(&mut self) -> Notice {
+        self.0.next().await
+    }
+}
+
+impl Pool {
+    /// Listens to what happens from now on.
+    pub async fn notices(&self) -> Notices {
+        Notices(self.listen().await)
+    }
+}

@@ -1,0 +1,199 @@
+//! The commands: their table, and what they have in common.
+//!
+//! Everything that is wrong in itself is refused before a pool is contacted. Not here: what things look like
+//! (`term`), what happens in a pool (the library).
+
+mod doctor;
+mod options;
+mod reach;
+mod run;
+mod serve;
+mod show;
+mod signals;
+mod status;
+mod task;
+mod watch;
+
+use std::collections::BTreeMap;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use motorpool::settings::{self, Scope, Settings, Sources};
+use motorpool::{Error, Result, TaskId};
+
+const AFTER_HELP: &str = "\
+Examples:
+  motorpool run 'Explain what src/main.rs does'
+  motorpool run --permission-mode acceptEdits --allowed-tools 'Bash(cargo test:*)' 'Fix the failing test'
+  motorpool submit @task.md && motorpool status
+
+Without --redis-url (MOTORPOOL_REDIS_URL) the commands use this project's own pool and start it where none runs.
+Exit codes: 0 succeeded, 1 failed, 2 wrong in itself, 3 Redis, 4 timeout, 5 cancelled, 6 the pool refuses.";
+
+/// The command line.
+pub(crate) fn command() -> Command {
+    Command::new("motorpool")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Run Claude Code tasks on a pool of workers")
+        .after_help(AFTER_HELP)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([
+            run::command(),
+            task::submit_command(),
+            task::result_command(),
+            task::cancel_command(),
+            watch::logs_command(),
+            task::list_command(),
+            task::show_command(),
+            status::command(),
+            serve::up_command(),
+            serve::down_command(),
+            doctor::command(),
+            completions_command(),
+            serve::keep_command(),
+        ])
+}
+
+/// Whether errors are wanted as JSON.
+pub(crate) fn wants_json(matches: &ArgMatches) -> bool {
+    let json = |(_, of): (&str, &ArgMatches)| matches!(of.try_get_one::<bool>("json"), Ok(Some(true)));
+    matches.subcommand().is_some_and(json)
+}
+
+/// Carries out a command line; gives its exit code.
+///
+/// # Errors
+/// What the command could not do; its kind is the exit code.
+pub(crate) async fn run(matches: &ArgMatches) -> Result<u8> {
+    let Some((name, of)) = matches.subcommand() else { return Err(Error::usage("no command is given")) };
+    if name == "completions" {
+        return completions(of);
+    }
+    let call = Call::read(of)?;
+    call.start_logging()?;
+    match name {
+        "run" => run::run(&call, of).await,
+        "submit" => task::submit(&call, of).await,
+        "result" => task::result(&call, of).await,
+        "cancel" => task::cancel(&call, of).await,
+        "logs" => watch::logs(&call, of).await,
+        "list" => task::list(&call, of).await,
+        "show" => task::show(&call, of).await,
+        "status" => status::run(&call, of).await,
+        "up" => serve::up(&call, of).await,
+        "down" => serve::down(&call).await,
+        "doctor" => doctor::run(&call).await,
+        "keep" => serve::keep(&call).await,
+        _ => Err(Error::usage(format!("unknown command {name}")).hint("`motorpool --help` lists them")),
+    }
+}
+
+/// What a command was given besides its own arguments.
+#[derive(Debug)]
+pub(crate) struct Call {
+    settings: Settings,
+    sources: Sources,
+    json: bool,
+    /// The task that this process runs inside of.
+    run_id: Option<String>,
+    claude_project_dir: Option<String>,
+}
+
+impl Call {
+    fn read(matches: &ArgMatches) -> Result<Self> {
+        let current_dir = std::env::current_dir()
+            .map_err(|error| Error::usage(format!("the current directory cannot be used: {error}")))?;
+        // A variable that is no text is none of ours.
+        let env: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let text = |name: &str| env.get(name).filter(|value| !value.is_empty()).cloned();
+        let (run_id, claude_project_dir) = (text("MOTORPOOL_RUN"), text("CLAUDE_PROJECT_DIR"));
+        let flags = settings::flags::given(matches, EVERY);
+        let sources = Sources::of_process(flags, env.into_iter(), &current_dir);
+        let settings = settings::load(&sources)?;
+        let json = matches!(matches.try_get_one::<bool>("json"), Ok(Some(true)));
+        Ok(Self { settings, sources, json, run_id, claude_project_dir })
+    }
+
+    /// Whether a setting was given as a flag, in the environment or in a file.
+    fn is_given(&self, name: &str) -> bool {
+        self.settings.origin(name) != "the default"
+    }
+
+    fn start_logging(&self) -> Result<()> {
+        use tracing_subscriber::EnvFilter;
+        // A command's answer is its output; what else happens is shown to who asks.
+        let filter = if self.is_given("log") { self.settings.log.as_str() } else { "warn" };
+        let filter = EnvFilter::try_new(filter).map_err(|error| {
+            Error::usage(format!("{}: {filter:?} is no log filter: {error}", self.settings.origin("log")))
+                .hint("give a level (error, warn, info, debug, trace) or a filter such as motorpool=debug")
+        })?;
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let builder = builder.with_ansi(crate::term::has_colour());
+        let started = match self.settings.log_format {
+            settings::LogFormat::Json => builder.json().try_init(),
+            settings::LogFormat::Text => builder.try_init(),
+        };
+        started.map_err(|error| Error::failed(format!("cannot log: {error}")))
+    }
+
+    /// Refuses to start work inside a run.
+    fn refuse_inside_run(&self, verb: &str) -> Result<()> {
+        let Some(id) = &self.run_id else { return Ok(()) };
+        Err(Error::refused(format!("`motorpool {verb}` does not work inside a run: MOTORPOOL_RUN is {id}"))
+            .hint("a task must not start tasks of its own; say in your result what else is to be done"))
+    }
+}
+
+/// The scopes of settings, all of them.
+const EVERY: &[Scope] = &[Scope::Base, Scope::Pool, Scope::Worker, Scope::PoolDefault];
+
+fn json_arg(doc: &'static str) -> Arg {
+    Arg::new("json").long("json").action(ArgAction::SetTrue).help(doc)
+}
+
+fn id_arg() -> Arg {
+    Arg::new("id").value_name("ID").required(true).help("the task, as in t17")
+}
+
+fn id_of(matches: &ArgMatches) -> Result<TaskId> {
+    matches.get_one::<String>("id").map(String::as_str).unwrap_or_default().parse()
+}
+
+/// A command's time limit: `90` or `90s` or `10m`.
+fn timeout_arg(doc: &'static str) -> Arg {
+    Arg::new("timeout").long("timeout").value_name("TIME").help(doc)
+}
+
+fn timeout_of(matches: &ArgMatches) -> Result<Option<std::time::Duration>> {
+    let Some(text) = matches.get_one::<String>("timeout") else { return Ok(None) };
+    let seconds = text.parse::<u64>().ok().map(std::time::Duration::from_secs);
+    match seconds.or_else(|| settings::duration(text)).filter(|time| !time.is_zero() && time.as_secs() <= 365 * 86_400)
+    {
+        Some(time) => Ok(Some(time)),
+        None => Err(Error::usage(format!("--timeout: {text:?} is no time limit"))
+            .hint("give seconds or a number with a unit, as in 90 or 10m")),
+    }
+}
+
+fn completions_command() -> Command {
+    Command::new("completions")
+        .about("Print completions for a shell")
+        .arg(
+            Arg::new("shell")
+                .value_name("SHELL")
+                .required(true)
+                .value_parser(clap::value_parser!(clap_complete::Shell)),
+        )
+        .after_help("Example:\n  motorpool completions bash > ~/.local/share/bash-completion/completions/motorpool")
+}
+
+fn completions(matches: &ArgMatches) -> Result<u8> {
+    if let Some(shell) = matches.get_one::<clap_complete::Shell>("shell") {
+        let mut text = Vec::new();
+        clap_complete::generate(*shell, &mut command(), "motorpool", &mut text);
+        crate::term::print(&String::from_utf8_lossy(&text))?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,215 @@
+//! Reaching the pool: the Redis that was given, else the project's embedded pool, started where none runs.
+//!
+//! Not here: what a keeper does (`serve.rs`, `embedded` of the library).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use motorpool::domain::ids::Name;
+use motorpool::embedded::{self, Joined, Place, Presence, Starter};
+use motorpool::pool::PoolBuilder;
+use motorpool::settings::{Kind, Scope, TABLE, duration_text};
+use motorpool::{Error, Pool, Result, TaskOptions};
+
+use super::Call;
+use crate::term::{counted, tell};
+
+/// The worker's program.
+pub(super) const WORKER: &str = "motorpool-worker";
+
+/// What a command wants of the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// To look, or to change what is there.
+    Look,
+    /// To leave work there.
+    Submit,
+    /// To leave work there and wait for it.
+    Run,
+}
+
+/// A pool that was reached.
+#[derive(Debug)]
+pub(super) struct Reached {
+    pub(super) pool: Pool,
+    /// Membership in the embedded pool, where it is one.
+    pub(super) joined: Option<Arc<Joined>>,
+}
+
+/// Checks what can be said about the pool without contacting it.
+pub(super) fn check(call: &Call) -> Result<()> {
+    if let Some(url) = &call.settings.redis_url {
+        named(Pool::builder(url.expose()), call)?.build()?;
+    }
+    Ok(())
+}
+
+fn named(builder: PoolBuilder, call: &Call) -> Result<PoolBuilder> {
+    let name: Name = call.settings.pool.parse()?;
+    Ok(builder.name(name).lease(call.settings.lease))
+}
+
+/// Reaches the pool, and starts the embedded one where none runs.
+pub(super) async fn reach(call: &Call, wish: Wish) -> Result<Reached> {
+    if let Some(url) = &call.settings.redis_url {
+        let pool = named(Pool::builder(url.expose()), call)?.connect().await?;
+        return Ok(Reached { pool, joined: None });
+    }
+    let place = Place::of(&call.settings, &call.sources);
+    let starter = starter(call, wish)?;
+    let fresh = embedded::find(&place, &starter, Presence::Worker).await?.is_none();
+    if fresh {
+        if wish == Wish::Run && call.settings.slots > 0 {
+            // Without it nobody would ever take the task.
+            worker_bin()?;
+        }
+        tell(&format!(
+            "starting a pool for {} ({}; motorpool down ends it)",
+            place.project().display(),
+            counted(call.settings.slots.into(), "worker")
+        ));
+    }
+    let joined = embedded::join(&place, &starter, Presence::User, tell).await?;
+    member(call, Arc::new(joined), wish, fresh).await
+}
+
+/// Reaches the embedded pool if it runs, or the Redis that was given; starts nothing.
+pub(super) async fn find(call: &Call) -> Result<Option<Reached>> {
+    if call.settings.redis_url.is_some() {
+        return reach(call, Wish::Look).await.map(Some);
+    }
+    let place = Place::of(&call.settings, &call.sources);
+    match embedded::find(&place, &starter(call, Wish::Look)?, Presence::User).await? {
+        Some(joined) => member(call, Arc::new(joined), Wish::Look, false).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn member(call: &Call, joined: Arc<Joined>, wish: Wish, fresh: bool) -> Result<Reached> {
+    let member = Arc::clone(&joined);
+    let reviving = Arc::new(AtomicBool::new(false));
+    let revive = move || {
+        if reviving.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (member, reviving) = (Arc::clone(&member), Arc::clone(&reviving));
+        tokio::spawn(async move {
+            // Who has new work brings back what was ended on purpose; a failure shows as Redis away.
+            let _ = match wish {
+                Wish::Look => member.ensure().await.map(drop),
+                Wish::Submit | Wish::Run => member.start(|_| {}).await,
+            };
+            reviving.store(false, Ordering::SeqCst);
+        });
+    };
+    let pool = Pool::builder(&joined.url()).lease(call.settings.lease).revive(Arc::new(revive)).connect().await?;
+    if fresh {
+        // The keeper does it too; the first task must not be quicker.
+        set_defaults(call, &pool).await?;
+    }
+    Ok(Reached { pool, joined: Some(joined) })
+}
+
+/// Sets the pool's defaults where it has none and there are any.
+pub(super) async fn set_defaults(call: &Call, pool: &Pool) -> Result<()> {
+    let given = &call.settings.defaults;
+    let defaults = TaskOptions {
+        model: given.model.clone(),
+        effort: given.effort.as_deref().map(str::parse).transpose()?,
+        permission_mode: given.permission_mode.as_deref().map(str::parse).transpose()?,
+        system_prompt: given.system_prompt.clone(),
+        ..TaskOptions::default()
+    };
+    if defaults != TaskOptions::default() {
+        defaults.check()?;
+        pool.set_defaults(&defaults).await?;
+    }
+    Ok(())
+}
+
+/// How the keeper of this project's pool is started: with every setting that was given here, paths made absolute.
+pub(super) fn starter(call: &Call, wish: Wish) -> Result<Starter> {
+    let program =
+        std::env::current_exe().map_err(|error| Error::failed(format!("cannot find this program: {error}")))?;
+    let mut args = vec![OsString::from("keep")];
+    args.extend(given_args(call, &[Scope::Pool, Scope::Worker, Scope::PoolDefault]));
+    if wish == Wish::Run && !call.is_given("linger") {
+        args.push("--linger=0".into());
+    }
+    // A prompt stands in no process's arguments.
+    let env = call.settings.defaults.system_prompt.iter();
+    let env = env.map(|text| ("MOTORPOOL_SYSTEM_PROMPT".into(), text.into())).collect();
+    Ok(Starter { program, args, env })
+}
+
+/// The settings of these scopes that were given, as arguments for a program that runs in the project's directory:
+/// whatever its own environment and files say, it has the values that hold here.
+pub(super) fn given_args(call: &Call, scopes: &[Scope]) -> Vec<OsString> {
+    let settings = &call.settings;
+    let joined = |name: &str, value: OsString| {
+        let mut arg = OsString::from(format!("--{name}="));
+        arg.push(value);
+        arg
+    };
+    let mut args = vec![joined("state-dir", settings.state_dir.clone().into())];
+    let rows = TABLE.iter().filter(|row| scopes.contains(&row.scope) || row.name.starts_with("log"));
+    for row in rows.filter(|row| call.is_given(row.name)) {
+        let yes = |value: bool| vec![if value { "yes".into() } else { "no".into() }];
+        let text = |value: &Option<String>| value.iter().map(OsString::from).collect();
+        let values: Vec<OsString> = match row.name {
+            "log" => vec![settings.log.clone().into()],
+            "log-format" => {
+                vec![if settings.log_format == motorpool::settings::LogFormat::Json { "json" } else { "text" }.into()]
+            }
+            "slots" => vec![settings.slots.to_string().into()],
+            "linger" => vec![duration_text(settings.linger).into()],
+            "drain-timeout" => vec![duration_text(settings.drain_timeout).into()],
+            "lease" => vec![duration_text(settings.lease).into()],
+            "claude-bin" => vec![settings.claude_bin.clone().into()],
+            "working-dir" => vec![settings.working_dir.clone().into()],
+            "lanes" => settings.lanes.iter().map(OsString::from).collect(),
+            "allow-mode" => vec![settings.allow_mode.clone().into()],
+            "allow-dir" => settings.allow_dir.iter().map(OsString::from).collect(),
+            "allow-mcp" => yes(settings.allow_mcp),
+            "clean-env" => yes(settings.clean_env),
+            "pass-env" => settings.pass_env.iter().map(OsString::from).collect(),
+            "model" => text(&settings.defaults.model),
+            "effort" => text(&settings.defaults.effort),
+            "permission-mode" => text(&settings.defaults.permission_mode),
+            // Handed over in the environment, see `starter`.
+            _ => vec![],
+        };
+        debug_assert!(row.kind != Kind::Url, "a secret stands in no argument");
+        args.extend(values.into_iter().map(|value| joined(row.name, value)));
+    }
+    args
+}
+
+/// The worker's program: beside this one, else on PATH.
+///
+/// # Errors
+/// It is in neither place; the error says where it was looked for.
+pub(super) fn worker_bin() -> Result<PathBuf> {
+    let beside = beside_us();
+    if let Some(file) = beside.iter().find(|file| file.is_file()) {
+        return Ok(file.clone());
+    }
+    on_path(WORKER).ok_or_else(|| {
+        let place = beside.map_or_else(String::new, |file| format!("at {} and ", file.display()));
+        Error::failed(format!("the worker's program is missing: looked {place}for {WORKER} on PATH"))
+            .hint("install motorpool-worker beside motorpool")
+    })
+}
+
+/// Where the worker's program is expected.
+pub(super) fn beside_us() -> Option<PathBuf> {
+    Some(std::env::current_exe().ok()?.parent()?.join(WORKER))
+}
+
+/// The first file of this name on PATH.
+pub(super) fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+}

@@ -1,0 +1,334 @@
+//! run: submits a task, follows it to its end, prints its output.
+//!
+//! The first signal cancels and waits for the proof, the second ends at once. Redis may vanish and come back.
+//! Not here: what a finished task prints (`task.rs`).
+
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use motorpool::domain::fleet::{Unfit, WaitsFor};
+use motorpool::embedded::keeper_of;
+use motorpool::{Class, Error, ErrorKind, Failure, Result, State, TaskId, TaskRecord};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::reach::{self, Reached, Wish};
+use super::signals::Signals;
+use super::{Call, json_arg, options, task, timeout_arg, timeout_of};
+use crate::term::progress::Progress;
+use crate::term::table::harmless;
+use crate::term::{error_text, has_colour, tell, time};
+
+/// When somebody is told that Redis does not answer.
+const SLOW: Duration = Duration::from_secs(2);
+/// How often a task is looked at without news: the line on a terminal counts seconds.
+const PACE: Duration = Duration::from_secs(1);
+/// How long every worker must be unfit before an embedded pool is given up.
+const UNFIT_FOR: Duration = Duration::from_secs(1);
+/// When somebody is told that an embedded pool has no worker.
+const NO_WORKER: Duration = Duration::from_secs(20);
+
+pub(super) fn command() -> Command {
+    let detach = Arg::new("detach").long("detach").action(ArgAction::SetTrue).help("print the id and do not wait");
+    options::add(
+        Command::new("run")
+            .about("Run a task and print its output")
+            .arg(detach)
+            .arg(timeout_arg("cancel the task after this time, waiting included"))
+            .arg(json_arg("print the task's record"))
+            .after_help(
+                "Examples:\n  motorpool run 'What does this project do?'\n  git diff | motorpool run --model opus -\n\
+                 Ctrl-C cancels the task; closing the terminal leaves it running.",
+            ),
+    )
+}
+
+pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
+    let limit = timeout_of(matches)?;
+    let spec = options::spec(call, matches)?;
+    reach::check(call)?;
+    call.refuse_inside_run("run")?;
+    if matches.get_flag("detach") {
+        let reached = reach::reach(call, Wish::Submit).await?;
+        return task::submit_to(call, &reached, spec).await;
+    }
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    let signals = Signals::count()?;
+    let reached = tokio::select! {
+        reached = reach::reach(call, Wish::Run) => reached?,
+        // A pool that is being started goes on doing so, and ends by itself.
+        () = signals.reach(1) => {
+            tell("cancelled; nothing was submitted");
+            return Ok(5);
+        }
+    };
+    // Not given up half-way: a task whose id nobody heard could not be cancelled.
+    let placed = task::place(call, &reached, spec).await?;
+    tell(&if placed.fresh {
+        task::mode_text(placed.id, placed.mode)
+    } else {
+        format!("{} was submitted before with this --once key; following it", placed.id)
+    });
+    let task = Follow {
+        reached: &reached,
+        id: placed.id,
+        signals,
+        deadline,
+        progress: Progress::new(),
+        began: Instant::now(),
+        moved: (Instant::now(), None),
+        unfit_since: None,
+        said: None,
+        cancel: None,
+        asked: false,
+    };
+    task.follow(call).await
+}
+
+/// Why a task is being cancelled.
+#[derive(Debug)]
+enum Cancel {
+    Interrupted,
+    TimedOut,
+    /// No worker could ever take it.
+    Hopeless(Unfit),
+}
+
+/// What a look found.
+#[derive(Debug)]
+struct Look {
+    record: TaskRecord,
+    waits_for: Option<WaitsFor>,
+}
+
+/// Why a look ended.
+enum Step {
+    Looked(Result<Box<Look>>),
+    Signal,
+    Deadline,
+}
+
+struct Follow<'a> {
+    reached: &'a Reached,
+    id: TaskId,
+    signals: Signals,
+    deadline: Option<Instant>,
+    progress: Progress,
+    began: Instant,
+    /// Since when it stands where it stands.
+    moved: (Instant, Option<(State, u64)>),
+    unfit_since: Option<Instant>,
+    /// What was last said of its waiting.
+    said: Option<String>,
+    cancel: Option<Cancel>,
+    /// The pool has heard that it is to be cancelled.
+    asked: bool,
+}
+
+impl Follow<'_> {
+    async fn follow(mut self, call: &Call) -> Result<u8> {
+        let mut watch = self.reached.pool.watch(self.id).await;
+        loop {
+            let step = self.look().await;
+            match step {
+                Step::Signal if self.cancel.is_some() => return Ok(self.give_up()),
+                Step::Signal => self.start_cancel(Cancel::Interrupted, "cancelling; a second Ctrl-C does not wait"),
+                Step::Deadline => self.start_cancel(Cancel::TimedOut, "the time is up; cancelling"),
+                Step::Looked(Err(error)) if error.kind() == ErrorKind::Redis => {
+                    self.progress.show(&format!("{}: reconnecting to Redis", self.id), "");
+                    self.pause(Instant::now() + Duration::from_millis(200)).await;
+                }
+                Step::Looked(Err(error)) => return Err(error),
+                Step::Looked(Ok(look)) if !look.record.state.is_unfinished() => {
+                    self.progress.clear();
+                    return self.conclude(look.record, call.json);
+                }
+                Step::Looked(Ok(look)) => {
+                    self.show(&look);
+                    let until = Instant::now() + PACE;
+                    let signals = self.signals.clone();
+                    let seen = u32::from(self.cancel.is_some()) + 1;
+                    // Each is looked at again in the next round, so losing one loses nothing.
+                    tokio::select! {
+                        () = watch.news(until) => {}
+                        () = signals.reach(seen) => {}
+                        () = until_deadline(self.deadline, &self.cancel) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for the record, and for the cancelling first where the pool has not heard of it. A call that is given up
+    /// for a signal is made again.
+    async fn look(&mut self) -> Step {
+        let (pool, id) = (&self.reached.pool, self.id);
+        let reason = match (&self.cancel, self.asked) {
+            (Some(Cancel::Interrupted), false) => Some("interrupted at the command line"),
+            (Some(Cancel::TimedOut), false) => Some("the time limit of the command line ran out"),
+            (Some(Cancel::Hopeless(_)), false) => Some("no worker can take it"),
+            _ => None,
+        };
+        let asking = async {
+            if let Some(reason) = reason {
+                pool.cancel(id, reason).await?;
+            }
+            let record = pool.task(id).await?;
+            let waits = matches!(record.state, State::Pending | State::Delayed);
+            let waits_for = if waits { Some(pool.waits_for(&record.lane).await?) } else { None };
+            Ok(Box::new(Look { record, waits_for }))
+        };
+        let mut asking = std::pin::pin!(asking);
+        let mut slow = false;
+        let seen = u32::from(self.cancel.is_some()) + 1;
+        let step = loop {
+            tokio::select! {
+                looked = &mut asking => break Step::Looked(looked),
+                () = self.signals.reach(seen) => break Step::Signal,
+                () = until_deadline(self.deadline, &self.cancel) => break Step::Deadline,
+                () = sleep(SLOW), if !slow => {
+                    slow = true;
+                    self.progress.show(&format!("{id}: reconnecting to Redis"), "");
+                }
+            }
+        };
+        if matches!(step, Step::Looked(Ok(_))) && reason.is_some() {
+            self.asked = true;
+        }
+        step
+    }
+
+    fn start_cancel(&mut self, cancel: Cancel, words: &str) {
+        self.progress.say(&format!("{}: {words}", self.id));
+        self.cancel = Some(cancel);
+    }
+
+    /// Waits a little, not longer than the next signal.
+    async fn pause(&self, until: Instant) {
+        tokio::select! {
+            () = sleep_until(until) => {}
+            () = self.signals.reach(u32::from(self.cancel.is_some()) + 1) => {}
+        }
+    }
+
+    fn give_up(&mut self) -> u8 {
+        let id = self.id;
+        self.progress.say(&format!(
+            "{id} may still run: there is no proof yet that it stopped; `motorpool result {id} --wait` waits for it"
+        ));
+        5
+    }
+
+    fn show(&mut self, look: &Look) {
+        let record = &look.record;
+        if self.moved.1 != Some((record.state, record.run)) {
+            self.moved = (Instant::now(), Some((record.state, record.run)));
+        }
+        let waiting = if self.cancel.is_none() { self.judge_waiting(look) } else { None };
+        let mut line = format!("{} {}", self.id, record.state);
+        if self.cancel.is_some() {
+            line.push_str(", cancelling");
+        }
+        if record.state == State::Running && record.run > 1 {
+            line.push_str(&format!(", run {}", record.run));
+        }
+        let about = waiting.or_else(|| record.tool.as_deref().map(harmless));
+        let elapsed = u64::try_from(self.moved.0.elapsed().as_millis()).unwrap_or(0) / 1000 * 1000;
+        let cost = time::dollars(record.cost_microusd);
+        if self.progress.is_redrawn() {
+            line.push_str(&format!("  {}  {cost}", time::span(elapsed)));
+            self.progress.show(&line, &about.unwrap_or_default());
+        } else {
+            if let Some(about) = about {
+                line.push_str(&format!(": {about}"));
+            }
+            self.progress.show(&line, "");
+        }
+    }
+
+    /// What a task that does not run waits for, in words; says once what the user should know.
+    fn judge_waiting(&mut self, look: &Look) -> Option<String> {
+        let unfit = match look.waits_for.as_ref()? {
+            WaitsFor::Fitness(unfit) => unfit.clone(),
+            WaitsFor::Turn => {
+                self.unfit_since = None;
+                return look.record.reason.as_deref().map(harmless).or_else(|| Some("waits for its turn".into()));
+            }
+            WaitsFor::Worker => {
+                self.unfit_since = None;
+                self.miss_worker(&look.record.lane);
+                return Some("waits for a worker".into());
+            }
+        };
+        let since = *self.unfit_since.get_or_insert_with(Instant::now);
+        let until = unfit.until_ms.map(|ms| format!(" until {}", time::rfc3339(ms))).unwrap_or_default();
+        if unfit.class == Class::Limit {
+            return Some(format!("waits for a usage limit{until}: {}", harmless(&unfit.message)));
+        }
+        let words = error_text(
+            &format!("no worker can take {} now ({}): {}", self.id, unfit.class, harmless(&unfit.message)),
+            unfit.hint.as_deref().map(harmless).as_deref(),
+            has_colour(),
+        );
+        if self.reached.joined.is_none() {
+            self.say_once(words);
+        } else if since.elapsed() >= UNFIT_FOR {
+            self.cancel = Some(Cancel::Hopeless(unfit));
+        }
+        Some("waits for a worker that can take it".into())
+    }
+
+    /// An embedded pool without any worker: says where to look; gives up where none can ever come.
+    fn miss_worker(&mut self, lane: &str) {
+        let Some(joined) = &self.reached.joined else {
+            return self.say_once(format!("no live worker serves the lane {lane}; waiting for one"));
+        };
+        if self.began.elapsed() < NO_WORKER {
+            return;
+        }
+        let place = joined.place();
+        let slots = keeper_of(place).ok().flatten().map_or(0, |keeper| keeper.slots);
+        if slots == 0 {
+            return self.say_once("the pool has no slots; `motorpool down`, then --slots N, gives it workers".into());
+        }
+        if let Err(error) = reach::worker_bin() {
+            let hint = error.hint_text().map(str::to_owned);
+            let unfit = Unfit { class: Class::Internal, message: error.message().to_owned(), hint, until_ms: None };
+            self.cancel = Some(Cancel::Hopeless(unfit));
+            return;
+        }
+        let log = place.dir().join("host.log");
+        self.say_once(format!("no worker serves the lane {lane} yet; still waiting, see {}", log.display()));
+    }
+
+    fn say_once(&mut self, words: String) {
+        if self.said.as_ref() != Some(&words) {
+            self.progress.say(&words);
+            self.said = Some(words);
+        }
+    }
+
+    fn conclude(&self, mut record: TaskRecord, json: bool) -> Result<u8> {
+        let is_cancelled = record.state == State::Cancelled;
+        if let (true, Some(Cancel::Hopeless(unfit))) = (is_cancelled, &self.cancel) {
+            let failure = Failure { status: None, ..Failure::new(unfit.class, unfit.message.clone()) };
+            record.error = Some(Failure { hint: unfit.hint.clone(), ..failure });
+            task::conclude(&record, json)?;
+            let error = Error::failed(format!("no worker can take {} ({}): {}", self.id, unfit.class, unfit.message));
+            return Err(match &unfit.hint {
+                Some(hint) => error.hint(hint),
+                None => error,
+            });
+        }
+        let code = task::conclude(&record, json)?;
+        // One that ended by itself in the meantime counts as it ended.
+        Ok(if is_cancelled && matches!(self.cancel, Some(Cancel::TimedOut)) { 4 } else { code })
+    }
+}
+
+/// Returns at the deadline, unless the task is being cancelled already.
+async fn until_deadline(deadline: Option<Instant>, cancel: &Option<Cancel>) {
+    match deadline {
+        Some(deadline) if cancel.is_none() => sleep_until(deadline).await,
+        _ => std::future::pending().await,
+    }
+}

@@ -1,0 +1,222 @@
+//! status: the pool at a glance.
+//!
+//! Not here: checks of what it stands on (`doctor.rs`).
+
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use motorpool::domain::fleet::{WaitsFor, Worker, waits_for};
+use motorpool::embedded::{KeeperRecord, Place, keeper_of};
+use motorpool::pool::Redis;
+use motorpool::{ErrorKind, PoolStatus, Result};
+use serde_json::{Map, Value, json};
+
+use super::reach::{self, Reached, Wish};
+use super::task::looking;
+use super::{Call, json_arg};
+use crate::term::table::{fit, harmless, render};
+use crate::term::time::{rfc3339, span};
+use crate::term::{COLUMNS, counted, print, print_json, tell};
+
+/// How often a watched pool is looked at.
+const PACE: Duration = Duration::from_secs(2);
+
+pub(super) fn command() -> Command {
+    let watch = Arg::new("watch").long("watch").action(ArgAction::SetTrue).help("again every two seconds");
+    looking(
+        Command::new("status")
+            .about("Show the pool at a glance: tasks, workers, lanes, what is stuck and why")
+            .arg(watch)
+            .arg(json_arg("print {tasks, slots, lanes, stuck, redis, …}; with --watch one object a line"))
+            .after_help("Examples:\n  motorpool status\n  motorpool status --watch --json"),
+    )
+}
+
+pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
+    reach::check(call)?;
+    let reached = reach::reach(call, Wish::Look).await?;
+    let watch = matches.get_flag("watch");
+    let redraws = watch && !call.json && std::io::IsTerminal::is_terminal(&std::io::stdout());
+    loop {
+        match look(&reached).await {
+            Ok(seen) if call.json => {
+                if !print_json(&seen.json())? {
+                    return Ok(0);
+                }
+            }
+            Ok(seen) => {
+                let clear = if redraws { "\x1b[H\x1b[2J" } else { "" };
+                if !print(&format!("{clear}{}", seen.text()))? {
+                    return Ok(0);
+                }
+            }
+            Err(error) if watch && error.kind() == ErrorKind::Redis => {
+                tell(&format!("reconnecting: {}", error.message()));
+            }
+            Err(error) => return Err(error),
+        }
+        if !watch {
+            return Ok(0);
+        }
+        tokio::time::sleep(PACE).await;
+    }
+}
+
+/// What one look saw.
+struct Seen {
+    status: PoolStatus,
+    redis: Redis,
+    embedded: Option<(Place, Option<KeeperRecord>)>,
+}
+
+async fn look(reached: &Reached) -> Result<Seen> {
+    let status = reached.pool.status().await?;
+    let redis = reached.pool.check_redis().await?;
+    let embedded = match &reached.joined {
+        Some(joined) => Some((joined.place().clone(), keeper_of(joined.place())?)),
+        None => None,
+    };
+    Ok(Seen { status, redis, embedded })
+}
+
+/// What a slot does.
+fn slot_state(worker: &Worker) -> &'static str {
+    match (&worker.task, &worker.unfit) {
+        _ if worker.draining => "draining",
+        (Some(_), _) => "running",
+        (None, Some(_)) => "unfit",
+        (None, None) => "idle",
+    }
+}
+
+impl Seen {
+    /// What does not move, why, and what to do.
+    fn stuck(&self) -> Vec<(String, String)> {
+        let mut stuck = Vec::new();
+        for lane in &self.status.lanes {
+            let tasks = counted(lane.waiting, "task");
+            let name = &lane.lane;
+            match waits_for(name, &self.status.workers) {
+                WaitsFor::Turn => {}
+                WaitsFor::Worker => stuck.push((
+                    format!("{tasks} in lane {name}: no live worker serves it"),
+                    match &self.embedded {
+                        Some((place, _)) => format!("see {}", place.dir().join("host.log").display()),
+                        None => "start a worker with --lanes, or correct the task's --lane".to_owned(),
+                    },
+                )),
+                WaitsFor::Fitness(unfit) => stuck.push((
+                    format!("{tasks} in lane {name}: no worker is fit ({}: {})", unfit.class, harmless(&unfit.message)),
+                    match (unfit.until_ms, unfit.hint) {
+                        (Some(ms), _) => format!("until {}", rfc3339(ms)),
+                        (None, hint) => hint.map_or_else(|| "see the worker's log".into(), |hint| harmless(&hint)),
+                    },
+                )),
+            }
+        }
+        stuck
+    }
+
+    fn json(&self) -> Value {
+        let tasks: Map<String, Value> =
+            self.status.tasks.iter().map(|(state, count)| (state.word().to_owned(), (*count).into())).collect();
+        let slots: Vec<Value> = self.status.workers.iter().map(slot_json).collect();
+        let lane = |lane: &motorpool::pool::LaneStatus| json!({"lane": lane.lane, "waiting": lane.waiting, "oldest_ms": lane.oldest_ms, "workers": lane.workers});
+        let stuck = self.stuck().into_iter().map(|(what, hint)| json!({"what": what, "hint": hint}));
+        let redis = &self.redis;
+        json!({
+            "tasks": tasks,
+            "slots": slots,
+            "lanes": self.status.lanes.iter().map(lane).collect::<Vec<_>>(),
+            "stuck": stuck.collect::<Vec<_>>(),
+            "redis": {
+                "url": redis.url, "version": redis.version, "append_only": redis.append_only, "fsync": redis.fsync,
+                "replicas": redis.replicas, "maxmemory_bytes": redis.maxmemory,
+            },
+            "embedded": self.embedded.as_ref().map(|(place, keeper)| json!({
+                "project": place.project(), "state_dir": place.dir(), "disk_free_bytes": free_bytes(place),
+                "keeper_pid": keeper.as_ref().map(|keeper| keeper.pid),
+                "slots": keeper.as_ref().map(|keeper| keeper.slots),
+                "linger_ms": keeper.as_ref().map(|keeper| keeper.linger_ms),
+            })),
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        if let Some((place, keeper)) = &self.embedded {
+            let slots = keeper.as_ref().map_or(0, |keeper| keeper.slots);
+            let free = free_bytes(place).map(|bytes| format!(", {} MiB free", bytes / 1024 / 1024)).unwrap_or_default();
+            text.push_str(&format!(
+                "pool     {} ({}{free})\n",
+                place.project().display(),
+                counted(slots.into(), "slot")
+            ));
+        }
+        let redis = &self.redis;
+        let kept = match (redis.append_only, redis.fsync.as_deref()) {
+            (true, Some(fsync)) => format!("append-only file synced {fsync}"),
+            (true, None) => "append-only file".into(),
+            (false, _) => "no append-only file".into(),
+        };
+        text.push_str(&format!("redis    {} {}, {kept}\n", redis.version, redis.url));
+        let tasks: Vec<String> = self
+            .status
+            .tasks
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(state, count)| format!("{count} {state}"))
+            .collect();
+        text.push_str(&format!("tasks    {}\n", if tasks.is_empty() { "none".into() } else { tasks.join(", ") }));
+        for lane in &self.status.lanes {
+            let oldest = lane.oldest_ms.map(|ms| format!(", oldest {}", span(ms))).unwrap_or_default();
+            let workers = counted(lane.workers, "worker");
+            text.push_str(&format!("lane     {}: {} waiting{oldest}, {workers}\n", lane.lane, lane.waiting));
+        }
+        if self.status.workers.is_empty() {
+            text.push_str("workers  none\n");
+        } else {
+            text.push('\n');
+            let rows: Vec<Vec<String>> = self.status.workers.iter().map(slot_row).collect();
+            text.push_str(&render(&["WORKER", "HOST", "STATE", "TASK", "DONE", "ABOUT"], &rows, COLUMNS));
+        }
+        for (what, hint) in self.stuck() {
+            text.push_str(&format!("\nstuck    {what}\n  hint: {hint}\n"));
+        }
+        text
+    }
+}
+
+fn slot_json(worker: &Worker) -> Value {
+    json!({
+        "id": worker.id, "state": slot_state(worker), "host": worker.host, "pid": worker.pid,
+        "version": worker.version, "claude": worker.claude, "lanes": worker.lanes, "task": worker.task,
+        "done": worker.done, "silent_ms": worker.silent_ms,
+        "unfit": worker.unfit.as_ref().map(|unfit| json!({
+            "class": unfit.class.word(), "message": unfit.message, "hint": unfit.hint,
+            "until": unfit.until_ms.map(rfc3339),
+        })),
+    })
+}
+
+fn slot_row(worker: &Worker) -> Vec<String> {
+    let about = match &worker.unfit {
+        Some(unfit) => format!("{}: {}", unfit.class, unfit.message),
+        None => format!("claude {}, lanes {}", worker.claude.as_deref().unwrap_or("?"), worker.lanes.join(" ")),
+    };
+    vec![
+        fit(&worker.id, 13),
+        fit(&worker.host, 16),
+        slot_state(worker).to_owned(),
+        worker.task.clone().unwrap_or_else(|| "-".into()),
+        worker.done.to_string(),
+        about,
+    ]
+}
+
+/// What the disk below a pool still takes.
+#[allow(clippy::useless_conversion, reason = "the counts are narrower on other platforms")]
+fn free_bytes(place: &Place) -> Option<u64> {
+    let disk = nix::sys::statvfs::statvfs(place.dir()).ok()?;
+    Some(u64::from(disk.blocks_available()) * u64::from(disk.fragment_size()))
+}

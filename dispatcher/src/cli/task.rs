@@ -1,0 +1,373 @@
+//! submit, result, cancel, list, show: commands on tasks that do not follow them.
+//!
+//! Not here: `run` (`run.rs`), live output (`watch.rs`).
+
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use motorpool::domain::merge;
+use motorpool::domain::options::PermissionMode;
+use motorpool::settings::{self, Scope};
+use motorpool::{Class, Error, ErrorKind, Filter, Result, Spec, State, TaskId, TaskOptions, TaskRecord};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::reach::{self, Reached, Wish};
+use super::{Call, id_arg, id_of, json_arg, options, timeout_arg, timeout_of};
+use crate::term::record::json as record_json;
+use crate::term::table::harmless;
+use crate::term::{COLUMNS, counted, error_text, has_colour, print, print_json, print_text, table, tell, time};
+
+/// How long `cancel` waits for the proof that a running task is gone.
+const PROOF: Duration = Duration::from_secs(10);
+
+/// The scopes of commands that only look, which may have to start the embedded pool.
+const LOOK: &[Scope] = &[Scope::Base, Scope::Pool, Scope::Worker, Scope::PoolDefault];
+
+/// Adds the settings of a command that looks.
+pub(super) fn looking(command: Command) -> Command {
+    settings::flags::add(command, LOOK)
+}
+
+pub(super) fn submit_command() -> Command {
+    options::add(
+        Command::new("submit")
+            .about("Leave a task in the pool and print its id")
+            .arg(json_arg("print {id, state, …}"))
+            .after_help("Examples:\n  motorpool submit 'List the public functions of src/lib.rs'\n  motorpool submit --tags nightly @task.md"),
+    )
+}
+
+/// What was submitted, and what is to be said of it.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) id: TaskId,
+    pub(super) fresh: bool,
+    pub(super) mode: PermissionMode,
+}
+
+/// Submits a task from this project.
+pub(super) async fn place(call: &Call, reached: &Reached, mut spec: Spec) -> Result<Placed> {
+    if reached.joined.is_some() {
+        let called = || call.sources.current_dir.to_string_lossy().into_owned();
+        spec.project_dir = Some(call.claude_project_dir.clone().unwrap_or_else(called));
+    }
+    let defaults = reached.pool.defaults().await?;
+    let mode = merge::permission_mode(&merge::merge(&defaults, &TaskOptions::default(), &spec.options));
+    let submitted = reached.pool.submit(spec).await?;
+    Ok(Placed { id: submitted.id, fresh: submitted.fresh, mode })
+}
+
+/// Which permission mode applies, and what that means.
+pub(super) fn mode_text(id: TaskId, mode: PermissionMode) -> String {
+    let means = match mode {
+        PermissionMode::Plan => {
+            ": Claude reads and plans, writes nothing; --permission-mode acceptEdits lets it edit files"
+        }
+        PermissionMode::DontAsk | PermissionMode::Default => ": what is not allowed is denied; see --allowed-tools",
+        PermissionMode::AcceptEdits => ": Claude may edit files in its working directory",
+        PermissionMode::Auto => "",
+        PermissionMode::BypassPermissions => ": Claude may do everything",
+    };
+    format!("{id} in {mode} mode{means}")
+}
+
+/// A warning where nobody serves the lane.
+pub(super) async fn lane_warning(call: &Call, reached: &Reached, lane: &str) -> Result<Option<String>> {
+    let workers = reached.pool.workers().await?;
+    // Workers of a pool that was just started are still coming.
+    let coming = reached.joined.is_some() && workers.is_empty() && call.settings.lanes.iter().any(|one| one == lane);
+    let served = coming || workers.iter().any(|worker| worker.serves(lane));
+    Ok((!served).then(|| format!("no live worker serves the lane {lane}: the task waits until one does")))
+}
+
+pub(super) async fn submit(call: &Call, matches: &ArgMatches) -> Result<u8> {
+    let spec = options::spec(call, matches)?;
+    reach::check(call)?;
+    call.refuse_inside_run("submit")?;
+    let reached = reach::reach(call, Wish::Submit).await?;
+    submit_to(call, &reached, spec).await
+}
+
+/// Submits and says so, without following.
+pub(super) async fn submit_to(call: &Call, reached: &Reached, spec: Spec) -> Result<u8> {
+    let lane = spec.lane();
+    let placed = place(call, reached, spec).await?;
+    let id = placed.id;
+    // It is submitted: what can no longer be asked is left out.
+    let warning = lane_warning(call, reached, lane.as_str()).await.unwrap_or_default();
+    if let Some(warning) = &warning {
+        tell(&format!("warning: {warning}"));
+    }
+    if !placed.fresh {
+        tell(&format!("{id} was submitted before with this --once key; no second task is made"));
+    } else {
+        tell(&mode_text(id, placed.mode));
+    }
+    if call.json {
+        let state = if placed.fresh { State::Pending } else { reached.pool.task(id).await?.state };
+        print_json(&json!({
+            "id": id, "state": state.word(), "created": placed.fresh, "lane": lane,
+            "permission_mode": placed.mode.word(), "warning": warning,
+        }))?;
+    } else {
+        print(&format!("{id}\n"))?;
+    }
+    Ok(0)
+}
+
+pub(super) fn result_command() -> Command {
+    let wait = Arg::new("wait").long("wait").action(ArgAction::SetTrue).help("wait until the task is over");
+    looking(
+        Command::new("result")
+            .about("Print the output of a task")
+            .arg(id_arg())
+            .arg(wait)
+            .arg(timeout_arg("wait no longer than this (the task goes on)").requires("wait"))
+            .arg(json_arg("print the task's record"))
+            .after_help("Examples:\n  motorpool result t17\n  motorpool result t17 --wait --timeout 10m --json"),
+    )
+}
+
+pub(super) async fn result(call: &Call, matches: &ArgMatches) -> Result<u8> {
+    let (id, limit) = (id_of(matches)?, timeout_of(matches)?);
+    reach::check(call)?;
+    let pool = reach::reach(call, Wish::Look).await?.pool;
+    if !matches.get_flag("wait") {
+        return conclude(&pool.task(id).await?, call.json);
+    }
+    let until = limit.map(|limit| Instant::now() + limit);
+    let mut record = pool.task(id).await?;
+    while record.state.is_unfinished() && until.is_none_or(|until| Instant::now() < until) {
+        match pool.wait(id, until).await {
+            Ok(seen) => record = seen,
+            Err(error) if error.kind() == ErrorKind::Redis => tell(&format!("reconnecting: {}", error.message())),
+            Err(error) => return Err(error),
+        }
+    }
+    if !record.state.is_unfinished() {
+        return conclude(&record, call.json);
+    }
+    if call.json {
+        print_json(&record_json(&record))?;
+    }
+    Err(Error::timeout(format!("{id} is still {}", record.state))
+        .hint("it goes on; `motorpool result --wait` waits again"))
+}
+
+/// Prints what a task brought; its exit code.
+pub(super) fn conclude(record: &TaskRecord, json: bool) -> Result<u8> {
+    let id = record.id;
+    if !record.denied.is_empty() {
+        tell(&format!(
+            "{}, {} denied: {}; allow with --allowed-tools",
+            record.state,
+            counted(record.denied.len() as u64, "call"),
+            harmless(&record.denied.join(", "))
+        ));
+    }
+    if json {
+        print_json(&record_json(record))?;
+    } else {
+        match (record.output.as_deref().filter(|output| !output.is_empty()), &record.structured) {
+            (Some(output), _) => print_text(output)?,
+            (None, Some(value)) => print_json(value)?,
+            (None, None) => true,
+        };
+    }
+    Ok(match record.state {
+        State::Completed => 0,
+        State::Failed => {
+            let (message, hint, class) = failure_text(record);
+            tell(&error_text(&message, hint.as_deref(), has_colour()));
+            if class == Some(Class::Timeout) { 4 } else { 1 }
+        }
+        State::Cancelled => {
+            let reason = record.reason.as_deref().map(|reason| format!(": {}", harmless(reason))).unwrap_or_default();
+            tell(&format!("{id} was cancelled{reason}"));
+            5
+        }
+        State::PendingReview => {
+            tell(&format!("{id} waits for review"));
+            0
+        }
+        State::Waiting | State::Delayed | State::Pending | State::Held | State::Running => {
+            let reason = record.reason.as_deref().map(|reason| format!(": {}", harmless(reason))).unwrap_or_default();
+            tell(&format!("{id} is {}{reason}; `motorpool result {id} --wait` waits for it", record.state));
+            0
+        }
+    })
+}
+
+/// `t1 failed (auth, status 401): message`, what to do, and the class.
+fn failure_text(record: &TaskRecord) -> (String, Option<String>, Option<Class>) {
+    let Some(error) = &record.error else {
+        return (
+            format!("{} failed: {}", record.id, record.reason.as_deref().unwrap_or("no reason is known")),
+            None,
+            None,
+        );
+    };
+    let status = error.status.map(|status| format!(", status {status}")).unwrap_or_default();
+    let message = format!("{} failed ({}{status}): {}", record.id, error.class, harmless(&error.message));
+    (message, error.hint.as_deref().map(harmless), Some(error.class))
+}
+
+pub(super) fn cancel_command() -> Command {
+    let reason = Arg::new("reason").long("reason").value_name("TEXT").help("why, for the record");
+    looking(
+        Command::new("cancel")
+            .about("Stop a task")
+            .arg(id_arg())
+            .arg(reason)
+            .arg(json_arg("print {id, state}"))
+            .after_help("Example:\n  motorpool cancel t17 --reason 'wrong branch'"),
+    )
+}
+
+pub(super) async fn cancel(call: &Call, matches: &ArgMatches) -> Result<u8> {
+    let id = id_of(matches)?;
+    let reason = matches.get_one::<String>("reason").map_or("cancelled on request", String::as_str);
+    reach::check(call)?;
+    let pool = reach::reach(call, Wish::Look).await?.pool;
+    let before = pool.task(id).await?.state;
+    let mut state = pool.cancel(id, reason).await?;
+    if !state.is_terminal() {
+        state = pool.wait(id, Some(Instant::now() + PROOF)).await?.state;
+    }
+    if call.json {
+        print_json(&json!({ "id": id, "state": state.word() }))?;
+    }
+    if state == State::Cancelled {
+        let already = if before == state { " already" } else { "" };
+        tell(&format!("{id} is{already} cancelled"));
+        return Ok(0);
+    }
+    if state.is_terminal() {
+        let since = if before == state { "was already" } else { "was quicker: it is" };
+        return Err(Error::refused(format!("{id} {since} {state}")).hint(format!("`motorpool result {id}` shows it")));
+    }
+    Err(Error::timeout(format!(
+        "{id} is still {state}: its worker was asked to stop and has not proved yet that it did"
+    ))
+    .hint(format!("`motorpool result {id} --wait` waits for it")))
+}
+
+pub(super) fn list_command() -> Command {
+    let state = Arg::new("state").long("state").value_name("STATE").action(ArgAction::Append).value_delimiter(',');
+    looking(
+        Command::new("list")
+            .about("List tasks, newest first")
+            .arg(state.help("only tasks in this state; repeat it for more"))
+            .arg(Arg::new("tag").long("tag").value_name("TAG").help("only tasks with this tag"))
+            .arg(Arg::new("limit").long("limit").value_name("N").default_value("20").help("at most so many, up to 1000"))
+            .arg(Arg::new("cursor").long("cursor").value_name("ID").help("go on behind this task: the cursor of the page before"))
+            .arg(json_arg("print {items, cursor}"))
+            .after_help("Examples:\n  motorpool list --state running,pending\n  motorpool list --tag nightly --json\nWith --coordinator only the tasks submitted under that name are listed."),
+    )
+}
+
+pub(super) async fn list(call: &Call, matches: &ArgMatches) -> Result<u8> {
+    let states = matches.get_many::<String>("state").into_iter().flatten();
+    let limit: usize = match matches.get_one::<String>("limit").and_then(|text| text.parse().ok()) {
+        Some(limit) if (1..=1000).contains(&limit) => limit,
+        _ => return Err(Error::usage("--limit is not a whole number from 1 to 1000").hint("as in --limit 50")),
+    };
+    let filter = Filter {
+        states: states.map(|state| state.parse()).collect::<Result<_>>()?,
+        tag: matches.get_one::<String>("tag").cloned(),
+        coordinator: (call.settings.origin("coordinator") == "--coordinator")
+            .then(|| options::coordinator(call))
+            .transpose()?,
+        before: matches.get_one::<String>("cursor").map(|cursor| cursor.parse()).transpose()?,
+    };
+    reach::check(call)?;
+    let page = reach::reach(call, Wish::Look).await?.pool.list(&filter, limit).await?;
+    if call.json {
+        let items: Vec<_> = page.items.iter().map(record_json).collect();
+        print_json(&json!({ "items": items, "cursor": page.cursor }))?;
+        return Ok(0);
+    }
+    if page.items.is_empty() {
+        tell("no tasks");
+        return Ok(0);
+    }
+    print(&table::render(
+        &["ID", "STATE", "AGE", "RUNS", "COST", "ABOUT"],
+        &rows(&page.items, time::now_ms()),
+        COLUMNS,
+    ))?;
+    if let Some(cursor) = page.cursor {
+        tell(&format!("more with --cursor {cursor}"));
+    }
+    Ok(0)
+}
+
+fn rows(records: &[TaskRecord], now_ms: u64) -> Vec<Vec<String>> {
+    let about = |record: &TaskRecord| {
+        let error = record.error.as_ref().map(|error| format!("{}: {}", error.class, error.message));
+        let words = error.or_else(|| record.tool.clone()).or_else(|| record.reason.clone());
+        let denied = (!record.denied.is_empty()).then(|| format!("{} denied", record.denied.len()));
+        let tags = (!record.tags.is_empty()).then(|| format!("[{}]", record.tags.join(" ")));
+        [tags, denied, words].into_iter().flatten().collect::<Vec<_>>().join(" ")
+    };
+    let row = |record: &TaskRecord| {
+        vec![
+            record.id.to_string(),
+            record.state.to_string(),
+            time::span(now_ms.saturating_sub(record.created_ms)),
+            record.run.to_string(),
+            time::dollars(record.cost_microusd),
+            about(record),
+        ]
+    };
+    records.iter().map(row).collect()
+}
+
+pub(super) fn show_command() -> Command {
+    looking(
+        Command::new("show")
+            .about("Show everything that is known of a task")
+            .arg(id_arg())
+            .arg(json_arg("print the task's record"))
+            .after_help("Example:\n  motorpool show t17"),
+    )
+}
+
+pub(super) async fn show(call: &Call, matches: &ArgMatches) -> Result<u8> {
+    let id = id_of(matches)?;
+    reach::check(call)?;
+    let record = reach::reach(call, Wish::Look).await?.pool.task(id).await?;
+    if call.json {
+        print_json(&record_json(&record))?;
+    } else {
+        print(&super::show::text(&record))?;
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::term::record::tests::pending;
+
+    #[test]
+    fn a_listing_fits_the_terminal() {
+        let mut record = pending();
+        record.tags = vec!["nightly".into(); 9];
+        record.reason = Some("x".repeat(300));
+        let text = table::render(&["ID", "STATE", "AGE", "RUNS", "COST", "ABOUT"], &rows(&[record], 0), COLUMNS);
+        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
+    }
+
+    #[test]
+    fn a_failure_says_class_status_and_message() {
+        let mut record = pending();
+        record.error =
+            Some(motorpool::Failure { status: Some(401), ..motorpool::Failure::new(Class::Auth, "no") }.hint("h"));
+        assert_eq!(
+            failure_text(&record),
+            ("t17 failed (auth, status 401): no".into(), Some("h".into()), Some(Class::Auth))
+        );
+    }
+}

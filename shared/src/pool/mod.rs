@@ -22,10 +22,11 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::script::{Call, CallError, Reply};
 
-pub use attempt::{Beat, Claim, Control, Lease, Seat};
+pub use attempt::{Beat, Claim, Control, Lease, Output, Seat};
 pub use feed::Notice;
 pub use fleet::{LaneStatus, PoolStatus, Redis};
 pub use task::{Page, Submitted};
+pub use watch::{Glance, Watch};
 
 /// The longest wait between two tries to reach Redis, so that every holder of a run beats within the grace.
 pub(crate) const LONGEST_BACKOFF: Duration = Duration::from_secs(2);

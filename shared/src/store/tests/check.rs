@@ -55,7 +55,6 @@ async fn the_examination_finds_what_is_broken() {
             ("I3", redis::cmd("XADD").arg(&lane).arg(&["*", "id", "t7"]).to_owned()),
             ("I4", redis::cmd("HSET").arg(pool.store.keys.task(id)).arg("attempt").arg("9").to_owned()),
             ("I8", redis::cmd("HINCRBY").arg(pool.store.keys.task(id)).arg("n").arg("1").to_owned()),
-            ("I8", redis::cmd("DEL").arg(pool.store.keys.events()).arg("x").to_owned()),
             ("I9", redis::cmd("SET").arg(pool.key("stray")).arg("1").to_owned()),
             ("I9", redis::cmd("SET").arg(pool.key("once:stray")).arg("t9 m").to_owned()),
             ("I12", redis::cmd("ZREM").arg(pool.store.keys.index("tag", "x")).arg(id.to_string()).to_owned()),

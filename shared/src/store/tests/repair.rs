@@ -30,9 +30,7 @@ async fn what_loses_its_place_gets_a_new_one() {
             pool.take_token("default").await;
             let entry = pool.record(waiting).await.entry.unwrap();
             let _: redis::Value = pool.redis(&damage).await;
-            let repaired: u64 = [pool.sweep("s").await, pool.sweep("s").await].iter().map(|s| s.repaired + s.lost).sum();
-            // The helper sweeps twice; what the first of the two repaired is not in its answer.
-            let _ = repaired;
+            assert!(pool.sweep("s").await.repaired > 0, "{what}");
             assert_eq!(pool.sweep_in_grace("s").await.repaired, 0, "{what}: all is in order");
             let record = pool.record(waiting).await;
             assert_eq!(record.state, State::Pending, "{what}");

@@ -80,9 +80,9 @@ async fn a_sweep_loses_a_hundred_at_most_and_the_next_goes_on() {
 }
 
 /// A pool at work, in which nothing is amiss: one run whose lease is over by Redis's clock.
-async fn at_work(pool: &super::TestPool) -> (super::Hand<'_>, Held) {
+async fn at_work<'a>(pool: &'a super::TestPool, name: &str) -> (super::Hand<'a>, Held) {
     pool.submit(TaskOptions::default()).await;
-    let mut worker = pool.join("w1").await;
+    let mut worker = pool.join(name).await;
     let held = worker.take().await;
     pool.sweep("s").await;
     pool.age("default", &held.entry, 60_000).await;
@@ -92,7 +92,7 @@ async fn at_work(pool: &super::TestPool) -> (super::Hand<'_>, Held) {
 #[tokio::test]
 async fn nothing_is_lost_within_the_grace_after_a_silence() {
     pool_test(async |pool| {
-        let (_, held) = at_work(pool).await;
+        let (_, held) = at_work(pool, "w1").await;
         // Nobody called for more than half a lease.
         pool.forward(LEASE_MS / 2 + 1000).await;
         assert_eq!(pool.sweep_in_grace("s").await.lost, 0);
@@ -110,10 +110,9 @@ async fn nothing_is_lost_within_the_grace_after_a_silence() {
 #[tokio::test]
 async fn whoever_calls_first_after_a_silence_begins_the_grace() {
     pool_test(async |pool| {
-        for n in 0..5u64 {
-            let (mut worker, held) = at_work(pool).await;
-            let mut other = pool.join("w2").await;
-            (worker.call, other.call) = (100 * (n + 1), 100 * (n + 1));
+        for n in 0..5 {
+            let (mut worker, held) = at_work(pool, &format!("w{n}")).await;
+            let mut other = pool.join(&format!("o{n}")).await;
             let call = match n {
                 0 => other.claim_call(""),
                 1 => worker.beat_call(&held, 0),
@@ -139,7 +138,7 @@ async fn whoever_calls_first_after_a_silence_begins_the_grace() {
 #[tokio::test]
 async fn a_new_run_id_begins_a_grace_too() {
     pool_test(async |pool| {
-        let (_, held) = at_work(pool).await;
+        let (_, held) = at_work(pool, "w1").await;
         pool.set_field("meta", "run_id", "another").await;
         assert_eq!(pool.sweep_in_grace("s").await.lost, 0);
         pool.forward(7_000).await;
@@ -154,7 +153,7 @@ async fn a_new_run_id_begins_a_grace_too() {
 #[tokio::test]
 async fn time_that_went_back_sets_idle_times_to_nothing_once() {
     pool_test(async |pool| {
-        let (_, held) = at_work(pool).await;
+        let (_, held) = at_work(pool, "w1").await;
         pool.forward(-3_600_000).await;
         assert_eq!(pool.sweep_in_grace("s").await.lost, 0);
         let idle = async || {
@@ -221,7 +220,7 @@ async fn a_worker_that_is_not_heard_leaves_the_list() {
 #[tokio::test]
 async fn a_worker_that_is_forgotten_is_not_brought_back_by_its_loss() {
     pool_test(async |pool| {
-        let (_, held) = at_work(pool).await;
+        let (_, held) = at_work(pool, "w1").await;
         let _: i64 = pool.redis(redis::cmd("DEL").arg(pool.key("worker:w1"))).await;
         pool.sweep("s").await;
         assert_eq!(pool.state(held.id).await, State::Pending);

@@ -38,7 +38,8 @@ async fn lane_tells_how_much_waits_and_since_when() {
         assert!(told[2] > ready, "the next one is the oldest now");
         worker.step(&held, &Verdict::Complete).await;
         assert_eq!(pool.refused(&lane()).await, ["ok", "0", "0"]);
-        let _: i64 = pool.redis(redis::cmd("XGROUP").arg("DESTROY").arg(pool.key("lane:default:normal")).arg("workers")).await;
+        let _: i64 =
+            pool.redis(redis::cmd("XGROUP").arg("DESTROY").arg(pool.key("lane:default:normal")).arg("workers")).await;
         assert_eq!(pool.refused(&lane()).await[1], "1", "without a group nothing is delivered");
         pool.sweep("s").await;
     })

@@ -41,7 +41,6 @@ use worker::Hand;
 /// A pool in a Redis of its own; checked against the invariants when the test is over.
 pub(crate) struct TestPool {
     pub(crate) store: Store,
-    pub(crate) url: String,
     /// Every call that may be repeated is made two times.
     twice: bool,
 }
@@ -63,7 +62,7 @@ pub(crate) async fn pool_test(test: impl AsyncFn(&TestPool)) {
 impl TestPool {
     pub(crate) fn named(url: &str, name: &str, twice: bool) -> Self {
         let name: Name = name.parse().expect("a name");
-        Self { store: Store::new(url, &name).expect("its URL does"), url: url.to_owned(), twice }
+        Self { store: Store::new(url, &name).expect("its URL does"), twice }
     }
 
     pub(crate) async fn examine(&self) {
@@ -159,10 +158,8 @@ impl TestPool {
     pub(crate) async fn log(&self, id: TaskId) -> Vec<String> {
         let events = self.store.events_since("0", 10_000).await.expect("Redis answers");
         let mine = events.into_iter().map(|(_, event)| event).filter(|event| event.task == id);
-        mine.map(|event| {
-            format!("{} {} {} {}", event.from.map_or("-", State::word), event.cause, event.to, event.run)
-        })
-        .collect()
+        mine.map(|event| format!("{} {} {} {}", event.from.map_or("-", State::word), event.cause, event.to, event.run))
+            .collect()
     }
 
     pub(crate) async fn last_event(&self, id: TaskId) -> String {
@@ -309,8 +306,7 @@ pub(crate) fn words(reply: &Reply) -> Vec<String> {
 
 fn assert_same(before: &Dump, after: &Dump, what: &str) {
     let keys = before.keys().chain(after.keys());
-    let changed: std::collections::BTreeSet<&String> =
-        keys.filter(|key| before.get(*key) != after.get(*key)).collect();
+    let changed: std::collections::BTreeSet<&String> = keys.filter(|key| before.get(*key) != after.get(*key)).collect();
     assert!(changed.is_empty(), "{what} changed {changed:?}");
 }
 

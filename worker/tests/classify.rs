@@ -13,7 +13,9 @@ fn root() -> PathBuf {
 fn versions() -> Vec<String> {
     let mut versions: Vec<String> = std::fs::read_dir(root())
         .expect("the transcripts")
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
         .collect();
     versions.sort();
     versions

@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use redis::aio::MultiplexedConnection;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -21,6 +19,7 @@ use crate::store::attempt::{self, Claimed, Held, News, Progress, Told};
 use crate::store::fleet::{self, Presence};
 use crate::store::script::{Call, CallError, Reply};
 use crate::store::sweep;
+use crate::store::wait::{Channel, Waiter};
 
 /// A worker's place in a pool: one process start, one call at a time, each with its number.
 #[derive(Debug)]
@@ -31,7 +30,7 @@ pub struct Seat {
     lease: Duration,
     call: u64,
     line: Line,
-    waiting: Option<MultiplexedConnection>,
+    waiter: Waiter,
     presence: Presence,
     config_version: String,
     config: TaskOptions,
@@ -110,7 +109,7 @@ impl Seat {
             lease: Duration::ZERO,
             call: 0,
             line: Line::default(),
-            waiting: None,
+            waiter: Waiter::default(),
             presence,
             config_version: "0".to_owned(),
             config: TaskOptions::default(),
@@ -124,9 +123,9 @@ impl Seat {
         self.call = 0;
         let call = self.presence_call("join");
         let reply = self.until_answered(&call, None).await?;
-        if let Some((pool_id, lease_ms)) = fleet::present(&reply)? {
-            self.pool_id = pool_id;
-            self.lease = Duration::from_millis(lease_ms);
+        if let Some(present) = fleet::present(&reply)? {
+            self.pool_id = present.pool_id;
+            self.lease = Duration::from_millis(present.lease_ms);
         }
         Ok(())
     }
@@ -167,10 +166,13 @@ impl Seat {
         change(&mut self.presence);
         let call = self.presence_call("report");
         let reply = self.until_answered(&call, Some(self.lease / 3)).await?;
-        if fleet::present(&reply)?.is_none() {
-            self.renew().await?;
+        match fleet::present(&reply)? {
+            None => self.renew().await,
+            Some(present) => {
+                self.hear(News { sweep: present.sweep, config: None });
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Leaves the list of workers; a Redis that is away finds out by itself.
@@ -216,42 +218,21 @@ impl Seat {
     /// for good: a token that a dropped wait had taken is replaced within a second by the sweep.
     pub async fn wait_for_work(&mut self) -> Option<String> {
         let block = (self.lease / 3).max(Duration::from_millis(100));
-        if self.waiting.is_none() {
-            match self.pool.store().connector.blocking().await {
-                Ok(connection) => self.waiting = Some(connection),
-                Err(_) => {
-                    self.pool.found_away();
-                    tokio::time::sleep(Backoff::default().next()).await;
-                    return None;
-                }
-            }
-        }
-        let keys: Vec<String> = self.presence.lanes.iter().map(|lane| self.pool.store().keys.wake(lane)).collect();
-        let connection = self.waiting.as_mut()?;
-        let mut command = redis::cmd("BLPOP");
-        command.arg(&keys).arg(block.as_secs_f64());
-        let popped =
-            timeout(block + Duration::from_secs(5), command.query_async::<Option<(String, String)>>(connection)).await;
-        match popped {
-            Ok(Ok(None)) => None,
-            Ok(Ok(Some((key, _)))) => {
-                self.presence.lanes.iter().find(|lane| self.pool.store().keys.wake(lane) == key).cloned()
-            }
+        match self.pool.store().wait_for_token(&mut self.waiter, &self.presence.lanes, block).await {
+            Ok(token) => token,
             // After a broken connection it claims before it blocks.
-            Ok(Err(_)) | Err(_) => {
-                self.waiting = None;
+            Err(_) => {
+                self.pool.found_away();
+                tokio::time::sleep(Backoff::default().next()).await;
                 None
             }
         }
     }
 
     /// Puts back a token of a worker that will not claim.
-    pub async fn return_token(&mut self, lane: &str) {
-        let key = self.pool.store().keys.wake(lane);
-        if let Ok(mut connection) = self.pool.store().connector.pooled().await {
-            // Lost tokens are replaced by the sweep.
-            let _: Result<(), _> = redis::cmd("RPUSH").arg(key).arg("1").query_async(&mut *connection).await;
-        }
+    pub async fn return_token(&self, lane: &str) {
+        // Lost tokens are replaced by the sweep.
+        let _ = self.pool.store().push_token(lane).await;
     }
 
     /// Shows that the run lives; tries for a third of the lease at most.
@@ -320,7 +301,7 @@ impl Seat {
     /// Listens for notices to this worker; used while it runs a task.
     #[must_use]
     pub fn control(&self) -> Control {
-        Control { pool: self.pool.clone(), channel: self.pool.store().keys.ctl(self.id.as_str()), open: None }
+        Control { pool: self.pool.clone(), worker: self.id.clone(), channel: Channel::default() }
     }
 
     /// Whether a run is the current one of its task: the record is asked, nothing is guessed.
@@ -412,13 +393,13 @@ impl Output {
 /// Notices to one worker. A notice that is lost is repaired by the next beat.
 pub struct Control {
     pool: Pool,
-    channel: String,
-    open: Option<redis::aio::PubSub>,
+    worker: WorkerId,
+    channel: Channel,
 }
 
 impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Control").field("channel", &self.channel).finish_non_exhaustive()
+        f.debug_struct("Control").field("worker", &self.worker).finish_non_exhaustive()
     }
 }
 
@@ -427,19 +408,8 @@ impl Control {
     pub async fn next(&mut self) -> String {
         let mut backoff = Backoff::default();
         loop {
-            if self.open.is_none()
-                && let Ok(mut subscription) = self.pool.store().connector.listener().await
-                && subscription.subscribe(&self.channel).await.is_ok()
-            {
-                self.open = Some(subscription);
-            }
-            if let Some(subscription) = &mut self.open {
-                if let Some(message) = subscription.on_message().next().await
-                    && let Ok(text) = message.get_payload()
-                {
-                    return text;
-                }
-                self.open = None;
+            if let Some(notice) = self.pool.store().next_notice(&mut self.channel, self.worker.as_str()).await {
+                return notice;
             }
             tokio::time::sleep(backoff.next()).await;
         }

@@ -49,10 +49,23 @@ pub(crate) fn presence(worker: &str, verb: &str, pool_id: &str, lease_ms: u64, k
         .args(fields.into_iter().flat_map(|(name, value)| [name.to_owned(), value]))
 }
 
-/// The pool's id and lease in milliseconds; nothing if the pool does not know the worker.
-pub(crate) fn present(reply: &Reply) -> Result<Option<(String, u64)>> {
+/// What the pool told a worker that is present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Present {
+    pub(crate) pool_id: String,
+    pub(crate) lease_ms: u64,
+    /// Nobody sweeps: this process is asked to.
+    pub(crate) sweep: bool,
+}
+
+/// Nothing if the pool does not know the worker.
+pub(crate) fn present(reply: &Reply) -> Result<Option<Present>> {
     match reply.word() {
-        "ok" => Ok(Some((reply.text(1).to_owned(), reply.number(2)))),
+        "ok" => Ok(Some(Present {
+            pool_id: reply.text(1).to_owned(),
+            lease_ms: reply.number(2),
+            sweep: reply.text(3) == "1",
+        })),
         "unknown" => Ok(None),
         _ => Err(reply.unexpected()),
     }

@@ -16,6 +16,7 @@ pub(crate) mod sweep;
 pub(crate) mod task;
 #[cfg(test)]
 mod tests;
+pub(crate) mod wait;
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 -- uses:    names clock text schema pool
 -- args:    1 worker   2 join, report or leave   3 pool id, if it has none   4 lease (ms), if it has none
 --          5 count, then field and value of what is known of it
--- replies: ok pool id, lease (ms) | unknown worker | schema found
+-- replies: ok pool id, lease (ms), sweep | unknown worker | schema found
 -- events:  none
 local worker, verb, pool_id, lease_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
@@ -26,4 +26,7 @@ else
   redis.call('PERSIST', key.worker(worker))
   redis.call('ZADD', key.workers, whole(now_ms), worker)
 end
-return { 'ok', redis.call('HGET', key.meta, F.pool_id), whole(pool_lease_ms()) }
+-- One that cannot work can still sweep: without it a pool of unfit workers would stand still altogether.
+local sweep = '0'
+if verb == 'report' then sweep = offer_sweep(worker) end
+return { 'ok', redis.call('HGET', key.meta, F.pool_id), whole(pool_lease_ms()), sweep }

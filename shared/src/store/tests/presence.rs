@@ -10,9 +10,9 @@ use crate::store::fleet::{self, Presence};
 async fn the_first_to_come_names_the_pool_and_its_lease() {
     pool_test(async |pool| {
         let first = fleet::presence("w1", "join", "pool-a", 9_000, &Presence::default());
-        assert_eq!(pool.words(&first).await, ["ok", "pool-a", "9000"]);
+        assert_eq!(pool.words(&first).await, ["ok", "pool-a", "9000", "0"]);
         let second = fleet::presence("w2", "join", "pool-b", 15_000, &Presence::default());
-        assert_eq!(pool.words(&second).await, ["ok", "pool-a", "9000"]);
+        assert_eq!(pool.words(&second).await, ["ok", "pool-a", "9000", "0"]);
         assert_eq!(pool.field("meta", "schema").await.as_deref(), Some("1"));
         assert_eq!(pool.field("worker:w1", "call").await.as_deref(), Some("0"));
     })
@@ -33,6 +33,8 @@ async fn a_report_says_how_it_is() {
         pool.call(&fleet::presence(&worker.id, "report", "x", 1, &presence)).await;
         let shown = pool.store.workers().await.unwrap().remove(0);
         assert_eq!((shown.unfit, shown.draining, shown.id.as_str()), (Some(unfit), true, "w1"));
+        let sweeper: Option<String> = pool.redis(redis::cmd("GET").arg(pool.key("sweeper"))).await;
+        assert_eq!(sweeper.as_deref(), Some("w1"), "one that cannot work can still sweep");
         pool.call(&worker.presence("report")).await;
         assert_eq!(pool.store.workers().await.unwrap()[0].unfit, None);
         let stranger = Hand::new(pool, "w9").presence("report");

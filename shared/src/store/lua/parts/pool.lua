@@ -21,8 +21,8 @@ local function note_call()
   redis.call('HSET', key.meta, F.last, whole(now_ms))
 end
 
--- One sweeper at a time: whoever finds the place empty is asked to take it.
+-- One sweeper at a time: whoever finds the place empty, or its own, is asked to take it.
 local function offer_sweep(process)
   if redis.call('SET', key.sweeper, process, 'NX', 'PX', 2000) then return '1' end
-  return '0'
+  return redis.call('GET', key.sweeper) == process and '1' or '0'
 end

@@ -35,6 +35,7 @@ pub(crate) fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Run Claude Code tasks on a pool of workers")
         .after_help(AFTER_HELP)
+        .max_term_width(crate::term::COLUMNS)
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands([

@@ -29,7 +29,8 @@ pub(super) fn add(command: Command) -> Command {
     // On commands that start work, a name that both have means the task.
     for arg in settings::flags::add(Command::new(""), &[Scope::Worker]).get_arguments() {
         if !TABLE.iter().any(|row| arg.get_long() == Some(flag(row).as_str())) {
-            command = command.arg(arg.clone());
+            // Below the settings of the pool.
+            command = command.arg(arg.clone().display_order(1000));
         }
     }
     command

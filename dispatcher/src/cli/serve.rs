@@ -67,9 +67,6 @@ pub(super) async fn up(call: &Call, matches: &ArgMatches) -> Result<u8> {
     call.refuse_inside_run("up")?;
     let place = Place::of(&call.settings, &call.sources);
     let slots = call.settings.slots;
-    if slots > 0 {
-        reach::worker_bin()?;
-    }
     let project = place.project().display();
     if let Some(keeper) = keeper_of(&place)?
         && let Some(running) = reach::find(call).await?
@@ -83,6 +80,9 @@ pub(super) async fn up(call: &Call, matches: &ArgMatches) -> Result<u8> {
             tell(&line);
         }
         return Ok(0);
+    }
+    if slots > 0 {
+        reach::worker_bin()?;
     }
     if !matches.get_flag("detach") {
         tell(&format!("a pool for {project} ({}); Ctrl-C ends it", counted(slots.into(), "worker")));

@@ -1,2 +1,159 @@
-//! Motorpool: the worker.
-fn main() {}
+//! `motorpool-worker`: a slot, or a host that keeps several.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command};
+use motorpool::embedded::{self, Joined, Place, Presence, Starter};
+use motorpool::settings::{self, Scope, Settings, Sources, flags};
+use motorpool::{Error, Name, Pool, Result, telemetry};
+use motorpool_worker::claude::command::{Filter, environment};
+use motorpool_worker::workplace::Workplace;
+use motorpool_worker::{host, slot, stop};
+
+/// What the keeper hands its host, so that the host can start another keeper: a JSON list, program first.
+const KEEPER: &str = "MOTORPOOL_KEEPER";
+const SCOPES: &[Scope] = &[Scope::Base, Scope::Pool, Scope::Worker];
+
+fn cli() -> Command {
+    let host = Command::new("host")
+        .about("Keep several workers alive on this machine")
+        .after_help("Example:\n  motorpool-worker host --slots 4 --redis-url redis://queue.local:6379");
+    let worker = Command::new("motorpool-worker")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Motorpool's worker: claims tasks from a pool and runs Claude Code on them, one at a time")
+        .after_help(
+            "Without a Redis URL it joins the running embedded pool of the project.\n\
+             SIGTERM lets it finish what it runs; a second one gives the task back.\n\n\
+             Exit codes: 0 told to stop, 2 settings are wrong, 3 no Redis or no pool, 6 the pool refuses.",
+        );
+    flags::add(worker, SCOPES).subcommand(flags::add(host, SCOPES))
+}
+
+fn main() -> ExitCode {
+    let matches = match cli().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let done = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::failed(format!("the program cannot start: {error}")))
+        .and_then(|runtime| tokio::task::LocalSet::new().block_on(&runtime, run(&matches)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", error.message());
+            if let Some(hint) = error.hint_text() {
+                eprintln!("  hint: {hint}");
+            }
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+async fn run(matches: &ArgMatches) -> Result<()> {
+    let (given, is_host) = match matches.subcommand() {
+        Some((_, inner)) => {
+            let mut given = flags::given(matches, SCOPES);
+            given.extend(flags::given(inner, SCOPES));
+            (given, true)
+        }
+        None => (flags::given(matches, SCOPES), false),
+    };
+    let current_dir = std::env::current_dir()
+        .map_err(|error| Error::failed(format!("the current directory cannot be told: {error}")))?;
+    let env =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let sources = Sources::of_process(given.clone(), env, &current_dir);
+    let settings = settings::load(&sources)?;
+    telemetry::init(&settings.log, settings.log_format, !sources.env.contains_key("NO_COLOR"))?;
+    if sources.env.contains_key("MOTORPOOL_RUN") {
+        return Err(Error::refused("this is a run of a Motorpool itself; no worker is started in it")
+            .hint("start workers outside of tasks"));
+    }
+    let stopping = stop::listen(settings.drain_timeout)?;
+    let joined = if settings.redis_url.is_none() { Some(join(&settings, &sources).await?) } else { None };
+    if is_host {
+        let program = std::env::current_exe()
+            .map_err(|error| Error::failed(format!("the worker's program cannot be told: {error}")))?;
+        // Not as an argument: those are seen by every user of the machine.
+        let url = settings.redis_url.iter().map(|url| ("MOTORPOOL_REDIS_URL".into(), url.expose().into()));
+        let (args, env) = (passed_on(given), url.collect());
+        host::keep(host::Options { slots: settings.slots, program, args, env, joined }, stopping).await;
+        return Ok(());
+    }
+    let url = match (&settings.redis_url, &joined) {
+        (Some(url), _) => url.expose().to_owned(),
+        (None, Some(joined)) => joined.url(),
+        (None, None) => return Err(Error::failed("there is no Redis URL")),
+    };
+    let pool = connect(&settings, &url).await?;
+    motorpool::process::adopt_orphans()
+        .map_err(|error| Error::failed(format!("orphans of tasks cannot be adopted: {error}")))?;
+    slot::work(&pool, &options(&settings, &sources, joined.is_some(), &url)?, stopping).await
+}
+
+/// The project's running embedded pool.
+async fn join(settings: &Settings, sources: &Sources) -> Result<Joined> {
+    let place = Place::of(settings, sources);
+    let keeper: Vec<String> =
+        std::env::var(KEEPER).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let mut words = keeper.into_iter();
+    let starter = Starter {
+        program: words.next().unwrap_or_else(|| "motorpool".to_owned()).into(),
+        args: words.map(OsString::from).collect(),
+        env: Vec::new(),
+    };
+    embedded::find(&place, &starter, Presence::Worker).await?.ok_or_else(|| {
+        Error::redis(format!("no pool runs for {}", place.project().display()))
+            .hint("start one with `motorpool up --detach`, or name a Redis with --redis-url")
+    })
+}
+
+async fn connect(settings: &Settings, url: &str) -> Result<Pool> {
+    let name: Name = settings.pool.parse()?;
+    Pool::builder(url).name(name).lease(settings.lease).connect().await
+}
+
+fn options(settings: &Settings, sources: &Sources, embedded: bool, url: &str) -> Result<slot::Options> {
+    let own = std::env::vars_os().collect();
+    let filter = Filter { clean: settings.clean_env, pass: settings.pass_env.clone(), secrets: secrets(url) };
+    let scratch = settings.state_dir.join("runs");
+    std::fs::create_dir_all(&scratch).map_err(|error| {
+        Error::failed(format!("{} cannot be made: {error}", scratch.display())).hint("name another --state-dir")
+    })?;
+    Ok(slot::Options {
+        claude_bin: settings.claude_bin.clone(),
+        env: environment(&own, &filter),
+        workplace: Workplace {
+            working_dir: settings.working_dir.clone(),
+            embedded,
+            allow_dir: settings.allow_dir.clone(),
+            allow_mode: settings.allow_mode.parse()?,
+            allow_mcp: settings.allow_mcp,
+        },
+        lanes: settings.lanes.clone(),
+        scratch,
+        host: sources.machine.clone(),
+    })
+}
+
+/// What must not reach Claude in any variable: the URL where it holds a password.
+fn secrets(url: &str) -> Vec<String> {
+    let credentials =
+        url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(credentials, _)| credentials);
+    let password = credentials.and_then(|credentials| credentials.split_once(':')).map(|(_, password)| password);
+    password.filter(|password| !password.is_empty()).map(str::to_owned).into_iter().collect()
+}
+
+/// The host's settings as its workers' arguments.
+fn passed_on(given: BTreeMap<String, Vec<String>>) -> Vec<OsString> {
+    let own = ["slots", "redis-url", "redis-url-file"];
+    let kept = given.into_iter().filter(|(name, _)| !own.contains(&name.as_str()));
+    kept.flat_map(|(name, values)| values.into_iter().map(move |value| format!("--{name}={value}").into())).collect()
+}

@@ -159,11 +159,14 @@ impl Seat {
         &self.config
     }
 
-    /// Tells how this worker is.
+    /// Tells how this worker is; tries for a third of the lease, since it is told again.
+    ///
+    /// # Errors
+    /// Redis is away or refuses.
     pub async fn report(&mut self, change: impl FnOnce(&mut Presence)) -> Result<()> {
         change(&mut self.presence);
         let call = self.presence_call("report");
-        let reply = self.until_answered(&call, None).await?;
+        let reply = self.until_answered(&call, Some(self.lease / 3)).await?;
         if fleet::present(&reply)?.is_none() {
             self.renew().await?;
         }
@@ -308,9 +311,10 @@ impl Seat {
         decide(&lease.held.history, outcome, fail_on_denied, chance())
     }
 
-    /// Adds to a run's live output, once; live output is a courtesy, its loss is none.
-    pub async fn live(&self, task: TaskId, run: u64, chunks: &[(String, String)]) {
-        let _ = self.pool.store().add_output(task, run, chunks).await;
+    /// Where a run's live output goes.
+    #[must_use]
+    pub fn output(&self, lease: &Lease) -> Output {
+        Output { pool: self.pool.clone(), task: lease.task(), run: lease.run() }
     }
 
     /// Listens for notices to this worker; used while it runs a task.
@@ -388,6 +392,21 @@ async fn keep_sweeping(pool: Pool, id: WorkerId, sweeping: Arc<AtomicBool>) {
         }
     }
     sweeping.store(false, Ordering::SeqCst);
+}
+
+/// Where a run's live output goes: a courtesy, so it is tried once, and its loss is none.
+#[derive(Clone, Debug)]
+pub struct Output {
+    pool: Pool,
+    task: TaskId,
+    run: u64,
+}
+
+impl Output {
+    /// Adds a piece. `kind` is `text` (Claude's words), `tool` (a call) or `note`.
+    pub async fn add(&self, kind: &str, text: String) {
+        let _ = self.pool.store().add_output(self.task, self.run, &[(kind.to_owned(), text)]).await;
+    }
 }
 
 /// Notices to one worker. A notice that is lost is repaired by the next beat.

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::script::{Call, CallError, Reply};
 
-pub use attempt::{Beat, Claim, Control, Lease, Seat};
+pub use attempt::{Beat, Claim, Control, Lease, Output, Seat};
 pub use feed::Notice;
 pub use fleet::{LaneStatus, PoolStatus, Redis};
 pub use task::{Page, Submitted};

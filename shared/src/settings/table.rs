@@ -98,7 +98,7 @@ pub(super) fn key(name: &str) -> String {
 pub const PREFIX: &str = "MOTORPOOL_";
 
 /// Variables that Motorpool's own programs hand to each other; no setting, and no error where they are found.
-pub const INTERNAL_VARIABLES: &[&str] = &["MOTORPOOL_RUN", "MOTORPOOL_SLOT"];
+pub const INTERNAL_VARIABLES: &[&str] = &["MOTORPOOL_RUN", "MOTORPOOL_KEEPER"];
 
 /// Names that the surface promises and this release does not know yet.
 pub const NOT_BUILT: &[&str] = &[

@@ -1,0 +1,296 @@
+//! A whole farm for one test: a private Redis, the scripted API, workers as processes of their own.
+//!
+//! Everything it starts is ended with it, by pid; all its files lie in one temporary directory. The environment of
+//! what it starts is clean, so that a test can neither spend money nor read anyone's credentials.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use motorpool::embedded::Server;
+use motorpool::{Pool, Spec, State, TaskId, TaskOptions, TaskRecord};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::api::FakeApi;
+
+/// How long a test waits for what has to happen. Generous: a noisy machine is no failure.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which CLI the workers run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cli {
+    /// The real one, pinned, against the scripted API.
+    Real,
+    /// The stand-in, where many processes are needed.
+    StandIn,
+}
+
+/// See the module.
+pub struct Fleet {
+    /// Its Redis.
+    pub server: Server,
+    /// Its Messages API.
+    pub api: FakeApi,
+    /// The pool, as a client sees it.
+    pub pool: Pool,
+    /// Where tasks work.
+    pub work: PathBuf,
+    /// Everything else: home, temporary files, state.
+    pub root: TempDir,
+    env: BTreeMap<String, String>,
+    children: Vec<Child>,
+}
+
+/// A program of this workspace; refused where it is older than the sources, since nothing here builds it.
+///
+/// # Panics
+/// It is missing or stale.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    let dir = test.parent().and_then(Path::parent).expect("target/PROFILE/deps");
+    let path = dir.join(name);
+    let built = path.metadata().and_then(|meta| meta.modified());
+    let built = built.unwrap_or_else(|_| panic!("{} is not built: cargo build --workspace", path.display()));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    for part in ["shared/src", "worker/src", "dispatcher/src", "tests/harness"] {
+        // A face does not depend on the other's sources.
+        let concerns = match name {
+            "motorpool" => part != "worker/src" && part != "tests/harness",
+            "motorpool-worker" => part != "dispatcher/src" && part != "tests/harness",
+            _ => part == "tests/harness",
+        };
+        let newest = newest(&root.join(part));
+        assert!(!concerns || newest <= built, "{name} is older than {part}: cargo build --workspace");
+    }
+    path
+}
+
+fn newest(dir: &Path) -> SystemTime {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let times = entries.map(|entry| {
+        let path = entry.path();
+        // Tests inside a crate are not part of its program.
+        if path.file_name().is_some_and(|name| name.to_string_lossy().contains("tests")) {
+            SystemTime::UNIX_EPOCH
+        } else if path.is_dir() {
+            newest(&path)
+        } else {
+            entry.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+        }
+    });
+    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// The pinned CLI, as `tests/run` names it in `MOTORPOOL_TEST_CLAUDE`, else where `tests/install-claude` puts it.
+///
+/// # Panics
+/// It is not installed.
+#[must_use]
+pub fn real_claude() -> PathBuf {
+    let named = std::env::var_os("MOTORPOOL_TEST_CLAUDE").map(PathBuf::from);
+    let path = named.unwrap_or_else(|| {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/claude-2.1.330/node_modules/.bin/claude")
+    });
+    assert!(path.exists(), "{} is missing: tests/install-claude", path.display());
+    path
+}
+
+impl Fleet {
+    /// A Redis, an API and a pool, no worker yet.
+    pub async fn new(cli: Cli) -> Self {
+        let server = Server::temporary().await.expect("a private Redis starts");
+        let api = FakeApi::start().await;
+        let root = tempfile::Builder::new().prefix("motorpool-test-").tempdir().expect("a temporary directory");
+        let real = root.path().canonicalize().expect("its real path");
+        for dir in ["work", "home", "tmp", "state"] {
+            std::fs::create_dir(real.join(dir)).expect("a directory in it");
+        }
+        let claude = match cli {
+            Cli::Real => real_claude(),
+            Cli::StandIn => program("fake-claude"),
+        };
+        let text = |path: PathBuf| path.display().to_string();
+        let env = [
+            ("PATH", std::env::var("PATH").unwrap_or_default()),
+            ("HOME", text(real.join("home"))),
+            ("TMPDIR", text(real.join("tmp"))),
+            ("ANTHROPIC_BASE_URL", api.url()),
+            ("ANTHROPIC_API_KEY", "dummy".to_owned()),
+            ("DISABLE_TELEMETRY", "1".to_owned()),
+            ("DISABLE_ERROR_REPORTING", "1".to_owned()),
+            ("MOTORPOOL_REDIS_URL", server.url()),
+            ("MOTORPOOL_STATE_DIR", text(real.join("state"))),
+            ("MOTORPOOL_CLAUDE_BIN", text(claude)),
+            ("MOTORPOOL_LEASE", "15s".to_owned()),
+        ];
+        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let pool = Pool::connect(&server.url()).await.expect("the pool answers");
+        Self { server, api, pool, work: real.join("work"), root, env, children: Vec::new() }
+    }
+
+    /// A variable of every worker that is started from now on.
+    pub fn env(&mut self, name: &str, value: &str) {
+        self.env.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Takes a variable away.
+    pub fn env_remove(&mut self, name: &str) {
+        self.env.remove(name);
+    }
+
+    /// Starts one of the programs in the working directory, with the fleet's environment; gives its pid.
+    pub fn start(&mut self, name: &str, args: &[&str]) -> i32 {
+        let log = self.log(&format!("{name}-{}", self.children.len()));
+        let file = std::fs::File::create(log).expect("a log");
+        let mut command = Command::new(program(name));
+        command.args(args).env_clear().envs(&self.env).current_dir(&self.work).stdin(Stdio::null());
+        command.stdout(file.try_clone().expect("a log")).stderr(file);
+        let child = command.spawn().expect("it starts");
+        let pid = child.id() as i32;
+        self.children.push(child);
+        pid
+    }
+
+    /// Starts a worker.
+    pub fn worker(&mut self, args: &[&str]) -> i32 {
+        self.start("motorpool-worker", args)
+    }
+
+    /// Starts a host of so many workers.
+    pub fn host(&mut self, slots: u32) -> i32 {
+        self.start("motorpool-worker", &["host", "--slots", &slots.to_string()])
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.root.path().join(format!("{name}.log"))
+    }
+
+    /// What everything that was started has logged.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let entries = std::fs::read_dir(self.root.path()).into_iter().flatten().flatten();
+        let logs = entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "log"));
+        let texts = logs.map(|entry| {
+            format!("== {}\n{}", entry.path().display(), std::fs::read_to_string(entry.path()).unwrap_or_default())
+        });
+        texts.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Submits a task with options as JSON.
+    pub async fn submit(&self, prompt: &str, options: Value) -> TaskId {
+        let options = TaskOptions::from_json(options.as_object().expect("an object")).expect("options that do");
+        let spec = Spec::new(prompt, options).expect("a task that does");
+        self.pool.submit(spec).await.expect("it is taken").id
+    }
+
+    /// Waits for a task to be over.
+    pub async fn over(&self, id: TaskId) -> TaskRecord {
+        let until = Instant::now() + PATIENCE;
+        let record = self.pool.wait(id, Some(until)).await.expect("the pool answers");
+        assert!(
+            record.state.is_terminal(),
+            "{id} is {} after {PATIENCE:?}: {record:#?}\n{}",
+            record.state,
+            self.logs()
+        );
+        record
+    }
+
+    /// Submits a task and waits for it to be over.
+    pub async fn run(&self, prompt: &str, options: Value) -> TaskRecord {
+        self.over(self.submit(prompt, options).await).await
+    }
+
+    /// Waits until a look at the world says yes.
+    pub async fn until<T>(&self, what: &str, mut look: impl AsyncFnMut(&Self) -> Option<T>) -> T {
+        let seen = timeout(PATIENCE, async {
+            loop {
+                if let Some(seen) = look(self).await {
+                    return seen;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        });
+        seen.await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}\n{}", self.logs()))
+    }
+
+    /// Waits until a task is in a state.
+    pub async fn reaches(&self, id: TaskId, state: State) -> TaskRecord {
+        self.until(&format!("{id} is {state}"), async |fleet| {
+            let record = fleet.pool.task(id).await.expect("the pool answers");
+            (record.state == state).then_some(record)
+        })
+        .await
+    }
+
+    /// Ends a child at once and takes its status.
+    pub fn kill(&mut self, pid: i32, with: Signal) {
+        let _ = kill(Pid::from_raw(pid), with);
+        if with == Signal::SIGKILL
+            && let Some(child) = self.children.iter_mut().find(|child| child.id() as i32 == pid)
+        {
+            let _ = child.wait();
+        }
+    }
+
+    /// Waits until a child is gone; gives its exit code.
+    pub async fn ended(&mut self, pid: i32) -> Option<i32> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let child = self.children.iter_mut().find(|child| child.id() as i32 == pid).expect("one of ours");
+            if let Some(status) = child.try_wait().expect("its status") {
+                return status.code();
+            }
+            assert!(Instant::now() < until, "process {pid} does not end\n{}", self.logs());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Processes that carry the mark of a run of this fleet's pool.
+    #[must_use]
+    pub fn claudes(&self) -> Vec<i32> {
+        let home = format!("HOME={}", self.root.path().join("home").canonicalize().unwrap_or_default().display());
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
+        pids.filter(|pid| {
+            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let mut entries = environ.split(|byte| *byte == 0);
+            // The fleet's home tells its processes from those of another test.
+            let ours = environ.split(|byte| *byte == 0).any(|entry| entry == home.as_bytes());
+            ours && entries.any(|entry| entry.starts_with(b"MOTORPOOL_RUN="))
+        })
+        .collect()
+    }
+
+    /// Ends everything and checks what has to hold: the invariants, and no process left.
+    pub async fn end(mut self) {
+        for child in &self.children {
+            let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+        }
+        let pids: Vec<i32> = self.children.iter().map(|child| child.id() as i32).collect();
+        for pid in pids {
+            self.ended(pid).await;
+        }
+        let findings = self.pool.examine().await.expect("the pool can be examined");
+        assert_eq!(findings.broken, Vec::<String>::new(), "{}", self.logs());
+        self.until("no Claude is left", async |fleet| fleet.claudes().is_empty().then_some(())).await;
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for pid in self.claudes() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}

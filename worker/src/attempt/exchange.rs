@@ -1,0 +1,109 @@
+//! What goes into the machine of a run, and what comes out.
+//!
+//! Values only; times are milliseconds since the claim was sent. Not here: what follows from which (`machine.rs`), who
+//! carries it out (`drive.rs`).
+
+use crate::claude::classify::{Classified, Exit};
+use crate::claude::event::Event;
+
+/// What bounds a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// The lease.
+    pub lease_ms: u64,
+    /// `timeout_s` of the task.
+    pub timeout_ms: Option<u64>,
+    /// A schema was given.
+    pub structured: bool,
+}
+
+/// The answer to a beat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beat {
+    /// The lease holds.
+    Ok,
+    /// The lease holds, and the task is to be stopped.
+    Cancel,
+    /// The lease is lost: somebody else may be at it already.
+    Stale,
+    /// No answer.
+    Unreachable,
+}
+
+/// How far a run is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Cost so far in microdollars.
+    pub cost_microusd: u64,
+    /// The tool that is running, as in `Bash(cargo test)`.
+    pub tool: Option<String>,
+    /// Since the CLI last said anything.
+    pub heard_ms_ago: u64,
+    /// Turns so far.
+    pub turns: u32,
+    /// The session.
+    pub session_id: Option<String>,
+    /// Claude said or did something.
+    pub spoke: bool,
+}
+
+/// What may happen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A line came.
+    Event(Event),
+    /// Stdout cannot be read on, for this reason.
+    Broken(String),
+    /// A beat was answered, or will not be.
+    Beat {
+        /// When it was sent.
+        sent_ms: u64,
+        /// The answer.
+        answer: Beat,
+    },
+    /// Time has passed.
+    Tick,
+    /// The task is to be stopped.
+    Cancel,
+    /// The worker finishes what it has; nothing to do for what it has.
+    Drain,
+    /// The worker ends now.
+    Stop,
+    /// The CLI has ended.
+    Exited(Exit),
+    /// Every process of the run is verified gone, and all that it said has been read.
+    Gone {
+        /// The tail of stderr.
+        stderr: String,
+    },
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Send a beat; its answer comes as an input.
+    Beat(Progress),
+    /// Publish live text.
+    Output(String),
+    /// Write a line to stdin.
+    Answer(String),
+    /// Close stdin.
+    CloseStdin,
+    /// SIGINT to the CLI.
+    Interrupt,
+    /// SIGTERM to every process of the run.
+    Terminate,
+    /// SIGKILL to every process of the run until it is gone; then [`Input::Gone`].
+    EndTree,
+    /// The run is over.
+    Finish(Finished),
+}
+
+/// How it is over.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Finished {
+    /// With an outcome.
+    Outcome(Box<Classified>),
+    /// The lease was lost: nothing is to be written.
+    Stale,
+}

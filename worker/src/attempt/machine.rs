@@ -1,0 +1,328 @@
+//! A run as a pure machine: what comes in, and what is to be done about it. Time is a number, in milliseconds.
+//!
+//! Zero is the sending of the claim, so a lease is counted as Redis can have counted it at the latest. Not here: doing
+//! it (`drive.rs`), what an ended run amounts to (`claude/classify.rs`).
+
+use motorpool::domain::attempt::{Class, Ending, Failure};
+
+use super::exchange::{Action, Beat, Finished, Input, Progress, Rules};
+use crate::claude::classify::{Exit, Seen, classify};
+use crate::claude::event::{self, Call, Event};
+
+/// After SIGINT the CLI has so long for its result; it takes 0.2 s.
+const INTERRUPT_MS: u64 = 2000;
+/// And then so long to exit: nothing is lost any more.
+const INTERRUPTED_EXIT_MS: u64 = 500;
+/// After SIGTERM the run's processes have so long.
+const TERMINATE_MS: u64 = 1000;
+/// After its result the CLI has so long to exit by itself.
+const EXIT_MS: u64 = 10_000;
+/// A CLI that has not begun by then never will; one with slow MCP servers takes half a minute.
+const BEGIN_MS: u64 = 120_000;
+/// Live text is put together for so long, or up to so much.
+const LIVE_MS: u64 = 250;
+const LIVE_BYTES: usize = 8 * 1024;
+/// An unanswered beat is sent again after so long.
+const BEAT_AGAIN_MS: u64 = 1000;
+
+/// Why the worker ends a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Why {
+    Cancelled,
+    Timeout,
+    Lonely,
+    Stopped,
+    Mute,
+    Refused,
+    Broken(String),
+    Stale,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It works.
+    Running,
+    /// SIGINT was sent.
+    Interrupted { until_ms: u64 },
+    /// The result is there, stdin is closed.
+    Closing { until_ms: u64 },
+    /// SIGTERM was sent.
+    Terminated { until_ms: u64 },
+    /// The tree is being ended.
+    Ending,
+    /// Nothing follows.
+    Over,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Machine {
+    rules: Rules,
+    seen: Seen,
+    stage: Stage,
+    why: Option<Why>,
+    exit: Option<Exit>,
+    calls: Vec<Call>,
+    begun_ms: u64,
+    heard_ms: u64,
+    /// The sending of the last beat that was answered.
+    answered_ms: u64,
+    next_beat_ms: u64,
+    beating: bool,
+    live: String,
+    live_since_ms: u64,
+    streamed: bool,
+}
+
+impl Machine {
+    /// A CLI that was started at `now_ms`.
+    #[must_use]
+    pub fn new(rules: Rules, now_ms: u64) -> Self {
+        let next_beat_ms = rules.lease_ms / 3;
+        Self {
+            rules,
+            seen: Seen::default(),
+            stage: Stage::Running,
+            why: None,
+            exit: None,
+            calls: Vec::new(),
+            begun_ms: now_ms,
+            heard_ms: now_ms,
+            answered_ms: 0,
+            next_beat_ms,
+            beating: false,
+            live: String::new(),
+            live_since_ms: 0,
+            streamed: false,
+        }
+    }
+
+    /// Takes an input and says what is to be done.
+    #[must_use]
+    pub fn on(&mut self, now_ms: u64, input: Input) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.stage == Stage::Over {
+            return actions;
+        }
+        match input {
+            Input::Event(event) => self.event(now_ms, &event, &mut actions),
+            Input::Broken(reason) => self.kill(Why::Broken(reason), &mut actions),
+            Input::Beat { sent_ms, answer } => self.beat(now_ms, sent_ms, answer, &mut actions),
+            Input::Tick | Input::Drain => {}
+            Input::Cancel => self.end(now_ms, Why::Cancelled, &mut actions),
+            Input::Stop => self.end(now_ms, Why::Stopped, &mut actions),
+            Input::Exited(exit) => {
+                self.exit = Some(exit);
+                self.end_tree(&mut actions);
+            }
+            Input::Gone { stderr } => {
+                self.flush(&mut actions);
+                self.stage = Stage::Over;
+                actions.push(Action::Finish(self.finished(&stderr)));
+                return actions;
+            }
+        }
+        self.clock(now_ms, &mut actions);
+        actions
+    }
+
+    /// When [`Input::Tick`] is wanted at the latest.
+    #[must_use]
+    pub fn due_ms(&self) -> u64 {
+        let mut due = if self.beating { u64::MAX } else { self.next_beat_ms };
+        if !self.live.is_empty() {
+            due = due.min(self.live_since_ms + LIVE_MS);
+        }
+        match self.stage {
+            Stage::Running => {
+                due = due.min(self.answered_ms + self.rules.lease_ms);
+                due = due.min(self.rules.timeout_ms.map_or(u64::MAX, |timeout| self.begun_ms + timeout));
+                if !self.seen.began {
+                    due = due.min(self.begun_ms + BEGIN_MS);
+                }
+            }
+            Stage::Interrupted { until_ms } | Stage::Closing { until_ms } | Stage::Terminated { until_ms } => {
+                due = due.min(until_ms);
+            }
+            Stage::Ending | Stage::Over => {}
+        }
+        due
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn progress(&self, now_ms: u64) -> Progress {
+        Progress {
+            cost_microusd: self.seen.cost().0,
+            tool: self.calls.last().map(|call| call.short.clone()),
+            heard_ms_ago: now_ms.saturating_sub(self.heard_ms),
+            turns: self.seen.turns,
+            session_id: self.seen.session_id.clone(),
+            spoke: self.seen.spoke,
+        }
+    }
+
+    fn event(&mut self, now_ms: u64, event: &Event, actions: &mut Vec<Action>) {
+        self.heard_ms = now_ms;
+        self.seen.note(event);
+        match event {
+            Event::Partial(text) => {
+                self.streamed = true;
+                self.say(now_ms, text);
+            }
+            Event::Assistant(part) if part.parent.is_none() && !part.synthetic => {
+                self.calls.extend(part.calls.iter().cloned());
+                if !part.text.is_empty() {
+                    // Its text has been told already, unless the answer was not streamed.
+                    if !self.streamed {
+                        self.say(now_ms, &part.text);
+                    }
+                    self.say(now_ms, "\n");
+                    self.streamed = false;
+                }
+            }
+            // The run goes on without its tools; whoever follows it should know.
+            Event::Init { failed_servers, .. } if !failed_servers.is_empty() => {
+                self.say(now_ms, &format!("[MCP servers that did not start: {}]\n", failed_servers.join(", ")));
+            }
+            Event::ToolResults(ids) => self.calls.retain(|call| !ids.contains(&call.id)),
+            Event::Asks { id, subtype } => actions.push(Action::Answer(event::refusal(id, subtype))),
+            // It would go on without the schema or the system prompt.
+            Event::Answered { .. } if self.seen.refused.is_some() => self.kill(Why::Refused, actions),
+            Event::Result(_) => {
+                self.calls.clear();
+                let exit_ms = match self.stage {
+                    Stage::Running => EXIT_MS,
+                    Stage::Interrupted { .. } => INTERRUPTED_EXIT_MS,
+                    _ => return,
+                };
+                self.stage = Stage::Closing { until_ms: now_ms + exit_ms };
+                // Not earlier: host tools and questions fail while a turn still runs.
+                actions.push(Action::CloseStdin);
+            }
+            _ => {}
+        }
+    }
+
+    fn beat(&mut self, now_ms: u64, sent_ms: u64, answer: Beat, actions: &mut Vec<Action>) {
+        self.beating = false;
+        self.next_beat_ms = sent_ms + self.rules.lease_ms / 3;
+        if answer != Beat::Unreachable {
+            self.answered_ms = self.answered_ms.max(sent_ms);
+        }
+        match answer {
+            Beat::Ok => {}
+            Beat::Cancel => self.end(now_ms, Why::Cancelled, actions),
+            Beat::Stale => self.kill(Why::Stale, actions),
+            Beat::Unreachable => self.next_beat_ms = now_ms + BEAT_AGAIN_MS.min(self.rules.lease_ms / 3),
+        }
+    }
+
+    fn clock(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+        if self.stage == Stage::Running {
+            if self.rules.timeout_ms.is_some_and(|timeout| now_ms >= self.begun_ms + timeout) {
+                self.end(now_ms, Why::Timeout, actions);
+            } else if now_ms >= self.answered_ms + self.rules.lease_ms {
+                self.end(now_ms, Why::Lonely, actions);
+            } else if !self.seen.began && now_ms >= self.begun_ms + BEGIN_MS {
+                self.end(now_ms, Why::Mute, actions);
+            }
+        }
+        match self.stage {
+            Stage::Interrupted { until_ms } if now_ms >= until_ms => {
+                self.stage = Stage::Terminated { until_ms: now_ms + TERMINATE_MS };
+                actions.push(Action::Terminate);
+            }
+            Stage::Closing { until_ms } | Stage::Terminated { until_ms } if now_ms >= until_ms => {
+                self.end_tree(actions);
+            }
+            _ => {}
+        }
+        if !self.live.is_empty() && (self.live.len() >= LIVE_BYTES || now_ms >= self.live_since_ms + LIVE_MS) {
+            self.flush(actions);
+        }
+        if !self.beating && now_ms >= self.next_beat_ms {
+            self.beating = true;
+            actions.push(Action::Beat(self.progress(now_ms)));
+        }
+    }
+
+    /// Begins the ladder, unless the run is ending already: a result that is there stands.
+    fn end(&mut self, now_ms: u64, why: Why, actions: &mut Vec<Action>) {
+        match self.stage {
+            Stage::Running => {
+                self.why = Some(why);
+                self.stage = Stage::Interrupted { until_ms: now_ms + INTERRUPT_MS };
+                actions.push(Action::Interrupt);
+            }
+            Stage::Closing { until_ms } => {
+                self.stage = Stage::Closing { until_ms: until_ms.min(now_ms + INTERRUPTED_EXIT_MS) };
+            }
+            Stage::Interrupted { .. } | Stage::Terminated { .. } | Stage::Ending | Stage::Over => {}
+        }
+    }
+
+    /// Ends it at once. A lost lease outweighs every other reason.
+    fn kill(&mut self, why: Why, actions: &mut Vec<Action>) {
+        if self.why.is_none() || why == Why::Stale {
+            self.why = Some(why);
+        }
+        self.end_tree(actions);
+    }
+
+    fn end_tree(&mut self, actions: &mut Vec<Action>) {
+        if !matches!(self.stage, Stage::Ending | Stage::Over) {
+            self.stage = Stage::Ending;
+            actions.push(Action::EndTree);
+        }
+    }
+
+    fn say(&mut self, now_ms: u64, text: &str) {
+        if self.live.is_empty() {
+            self.live_since_ms = now_ms;
+        }
+        self.live.push_str(text);
+    }
+
+    fn flush(&mut self, actions: &mut Vec<Action>) {
+        if !self.live.is_empty() {
+            actions.push(Action::Output(std::mem::take(&mut self.live)));
+        }
+    }
+
+    fn finished(&self, stderr: &str) -> Finished {
+        // Without one it is our own SIGKILL.
+        let exit = self.exit.unwrap_or(Exit::Signal(9));
+        let judged = || classify(&self.seen, exit, stderr, self.rules.structured);
+        let failed = |failure| self.seen.ended(Ending::Failed(failure));
+        let stopped = |reason: String| self.seen.ended(Ending::Stopped(reason));
+        Finished::Outcome(Box::new(match &self.why {
+            Some(Why::Stale) => return Finished::Stale,
+            // A success that came after the decision to end it is a success.
+            _ if self.seen.succeeded() => judged(),
+            None | Some(Why::Refused) => judged(),
+            Some(Why::Cancelled) => failed(Failure::new(Class::Cancelled, "stopped on request")),
+            Some(Why::Timeout) => {
+                let seconds = self.rules.timeout_ms.unwrap_or_default() as f64 / 1000.0;
+                failed(
+                    Failure::new(Class::Timeout, format!("it ran for {seconds} s, the task's timeout_s"))
+                        .hint("raise timeout_s, or split the task"),
+                )
+            }
+            Some(Why::Lonely) => stopped("Redis did not answer the worker for a lease".into()),
+            Some(Why::Stopped) => stopped("the worker was stopped".into()),
+            Some(Why::Mute) => {
+                let said = if stderr.trim().is_empty() { "nothing" } else { stderr.trim() };
+                let message = format!("the CLI did not begin within {} s; on stderr it said {said}", BEGIN_MS / 1000);
+                failed(Failure::new(Class::Transient, message).hint("see whether an MCP server of the task hangs"))
+            }
+            Some(Why::Broken(reason)) => {
+                failed(Failure::new(Class::Internal, format!("the CLI's output cannot be read: {reason}")))
+            }
+        }))
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

@@ -1,0 +1,145 @@
+//! The host: keeps N workers alive on this machine, and drains them at its end.
+//!
+//! A worker is told to drain when its host dies, so a new host never adds to the workers of an old one. Not here: what
+//! a worker does (`slot.rs`), who keeps the host (`motorpool::embedded`).
+
+pub mod restart;
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use motorpool::embedded::{self, Joined, Ping};
+use motorpool::process::die_with_parent;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::stop::{Stop, Stopping};
+use restart::Restart;
+
+/// How long workers get between the second signal and the end.
+const SECOND: Duration = Duration::from_secs(10);
+
+/// What a host keeps.
+#[derive(Debug)]
+pub struct Options {
+    /// How many workers.
+    pub slots: u32,
+    /// The worker's program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Variables that it gets besides the host's own.
+    pub env: Vec<(OsString, OsString)>,
+    /// The embedded pool that it belongs to: brought back when its keeper was killed.
+    pub joined: Option<Joined>,
+}
+
+/// Keeps the workers until it is told to stop; returns when all of them are gone.
+pub async fn keep(options: Options, mut stopping: Stopping) {
+    let slots = (0..options.slots).map(|n| {
+        let start = Start { program: options.program.clone(), args: options.args.clone(), env: options.env.clone() };
+        tokio::task::spawn_local(keep_slot(n + 1, start, stopping.clone()))
+    });
+    let slots: Vec<_> = slots.collect();
+    let watch = async {
+        match &options.joined {
+            Some(joined) => watch_pool(joined).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        // Its cancellation loses a look at the pool, which is about to end.
+        () = watch => {}
+        _ = stopping.at_least(Stop::Drain) => {}
+    }
+    for slot in slots {
+        let _ = slot.await;
+    }
+}
+
+/// Brings the pool's server back where its keeper died; a pool that was ended on purpose stays ended.
+async fn watch_pool(joined: &Joined) {
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        if embedded::ping(&joined.socket()).await == Ping::Gone
+            && let Err(error) = joined.ensure().await
+        {
+            tracing::warn!(%error, "the pool's server is gone and does not come back yet");
+        }
+    }
+}
+
+/// How a worker is started.
+struct Start {
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+}
+
+async fn keep_slot(n: u32, start: Start, mut stopping: Stopping) {
+    let mut restart = Restart::default();
+    while stopping.now() == Stop::No {
+        let started = Instant::now();
+        match start.worker() {
+            Err(error) => {
+                tracing::error!(slot = n, program = %start.program.display(), %error, "the worker cannot be started")
+            }
+            Ok(mut worker) => {
+                tokio::select! {
+                    // The child stays ours; it is waited for below.
+                    ended = worker.wait() => {
+                        let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+                        tracing::warn!(slot = n, status, "the worker ended");
+                    }
+                    _ = stopping.at_least(Stop::Drain) => return end(n, worker, stopping).await,
+                }
+            }
+        }
+        let lived_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let wait = Duration::from_millis(restart.after(lived_ms));
+        tokio::select! {
+            () = sleep(wait) => {}
+            _ = stopping.at_least(Stop::Drain) => {}
+        }
+    }
+}
+
+impl Start {
+    fn worker(&self) -> std::io::Result<Child> {
+        let mut command = std::process::Command::new(&self.program);
+        // Its standard input is not ours: a lock may hang on that. A group of its own keeps a terminal's Ctrl-C away.
+        command.args(&self.args).stdin(Stdio::null()).process_group(0);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        die_with_parent(&mut command, Signal::SIGTERM);
+        Command::from(command).spawn()
+    }
+}
+
+/// Drains a worker: told once, told again when the host is, killed when it does not end.
+async fn end(n: u32, mut worker: Child, mut stopping: Stopping) {
+    signal(&worker, Signal::SIGTERM);
+    tokio::select! {
+        _ = worker.wait() => return,
+        _ = stopping.at_least(Stop::Now) => {}
+    }
+    signal(&worker, Signal::SIGTERM);
+    let until = Instant::now() + SECOND;
+    tokio::select! {
+        _ = worker.wait() => return,
+        () = sleep_until(until) => {}
+    }
+    tracing::error!(slot = n, "the worker did not end in time and is killed");
+    let _ = worker.kill().await;
+}
+
+fn signal(worker: &Child, signal: Signal) {
+    if let Some(pid) = worker.id() {
+        // It may have ended by itself meanwhile, which is what we want.
+        let _ = kill(Pid::from_raw(pid as i32), signal);
+    }
+}

@@ -1,0 +1,11 @@
+//! Motorpool's worker: runs one task at a time with the Claude Code CLI of its machine.
+//!
+//! A library so that tests reach its parts; the program is `main.rs`. Not here: the queue (`motorpool::pool`).
+
+pub mod attempt;
+pub mod claude;
+pub mod host;
+pub mod process;
+pub mod slot;
+pub mod stop;
+pub mod workplace;

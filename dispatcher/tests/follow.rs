@@ -54,8 +54,9 @@ async fn work(url: &str, unfit: Option<Unfit>, stop: &AtomicBool) {
             continue;
         }
         let Claim::Run(lease) = seat.claim(None).await.expect("an answer") else { continue };
-        let said = [("text".into(), "working".into()), ("tool".into(), "Bash(ls)".into())];
-        seat.live(lease.task(), lease.run(), &said).await;
+        let output = seat.output(&lease);
+        output.add("text", "working".into()).await;
+        output.add("tool", "Bash(ls)".into()).await;
         let prompt = lease.spec().prompt.clone();
         let ending = match prompt.as_str() {
             "hang" => {

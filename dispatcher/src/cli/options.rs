@@ -130,8 +130,10 @@ pub(super) fn spec(call: &Call, matches: &ArgMatches) -> Result<Spec> {
 }
 
 fn read_file(file: &str, most: usize) -> Result<String> {
-    let opened = std::fs::File::open(Path::new(file))
-        .map_err(|error| Error::usage(format!("cannot read {file}: {error}")).hint("@FILE names a file to read"))?;
+    let opened = std::fs::File::open(Path::new(file)).map_err(|error| {
+        Error::usage(format!("cannot read {file}: {error}"))
+            .hint("@FILE names a file to read; a prompt that begins with @ can come from stdin, with -")
+    })?;
     read_text(opened, file, most)
 }
 

@@ -35,6 +35,7 @@ pub(crate) fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Run Claude Code tasks on a pool of workers")
         .after_help(AFTER_HELP)
+        .max_term_width(crate::term::COLUMNS)
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands([
@@ -122,20 +123,9 @@ impl Call {
     }
 
     fn start_logging(&self) -> Result<()> {
-        use tracing_subscriber::EnvFilter;
         // A command's answer is its output; what else happens is shown to who asks.
         let filter = if self.is_given("log") { self.settings.log.as_str() } else { "warn" };
-        let filter = EnvFilter::try_new(filter).map_err(|error| {
-            Error::usage(format!("{}: {filter:?} is no log filter: {error}", self.settings.origin("log")))
-                .hint("give a level (error, warn, info, debug, trace) or a filter such as motorpool=debug")
-        })?;
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        let builder = builder.with_ansi(crate::term::has_colour());
-        let started = match self.settings.log_format {
-            settings::LogFormat::Json => builder.json().try_init(),
-            settings::LogFormat::Text => builder.try_init(),
-        };
-        started.map_err(|error| Error::failed(format!("cannot log: {error}")))
+        motorpool::telemetry::init(filter, self.settings.log_format, crate::term::has_colour())
     }
 
     /// Refuses to start work inside a run.

@@ -29,7 +29,8 @@ pub(super) fn add(command: Command) -> Command {
     // On commands that start work, a name that both have means the task.
     for arg in settings::flags::add(Command::new(""), &[Scope::Worker]).get_arguments() {
         if !TABLE.iter().any(|row| arg.get_long() == Some(flag(row).as_str())) {
-            command = command.arg(arg.clone());
+            // Below the settings of the pool.
+            command = command.arg(arg.clone().display_order(1000));
         }
     }
     command
@@ -129,8 +130,10 @@ pub(super) fn spec(call: &Call, matches: &ArgMatches) -> Result<Spec> {
 }
 
 fn read_file(file: &str, most: usize) -> Result<String> {
-    let opened = std::fs::File::open(Path::new(file))
-        .map_err(|error| Error::usage(format!("cannot read {file}: {error}")).hint("@FILE names a file to read"))?;
+    let opened = std::fs::File::open(Path::new(file)).map_err(|error| {
+        Error::usage(format!("cannot read {file}: {error}"))
+            .hint("@FILE names a file to read; a prompt that begins with @ can come from stdin, with -")
+    })?;
     read_text(opened, file, most)
 }
 

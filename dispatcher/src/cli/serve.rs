@@ -3,6 +3,7 @@
 //! `keep` is what runs in the background; `up` is the same in the foreground, with a line per event.
 //! Not here: what a keeper does (`embedded` of the library), how others join it (`reach.rs`).
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -10,7 +11,7 @@ use motorpool::domain::event::Event as TaskEvent;
 use motorpool::embedded::{self, End, Event, KeepOptions, Place, Presence, keeper_of};
 use motorpool::pool::Notice;
 use motorpool::settings::{self, Scope};
-use motorpool::{Error, Pool, Result, State};
+use motorpool::{Error, Name, Pool, Result, State};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -20,6 +21,8 @@ use super::{Call, EVERY, json_arg};
 use crate::term::table::harmless;
 use crate::term::{counted, print, print_json, tell, time};
 
+/// Tells the host how a keeper is started: a JSON list, the program first.
+const KEEPER: &str = "MOTORPOOL_KEEPER";
 /// What `down` waits beyond the drain time.
 const MARGIN: Duration = Duration::from_secs(20);
 /// How long a keeper keeps asking its own server, which may be reading its data.
@@ -67,9 +70,6 @@ pub(super) async fn up(call: &Call, matches: &ArgMatches) -> Result<u8> {
     call.refuse_inside_run("up")?;
     let place = Place::of(&call.settings, &call.sources);
     let slots = call.settings.slots;
-    if slots > 0 {
-        reach::worker_bin()?;
-    }
     let project = place.project().display();
     if let Some(keeper) = keeper_of(&place)?
         && let Some(running) = reach::find(call).await?
@@ -83,6 +83,9 @@ pub(super) async fn up(call: &Call, matches: &ArgMatches) -> Result<u8> {
             tell(&line);
         }
         return Ok(0);
+    }
+    if slots > 0 {
+        reach::worker_bin()?;
     }
     if !matches.get_flag("detach") {
         tell(&format!("a pool for {project} ({}); Ctrl-C ends it", counted(slots.into(), "worker")));
@@ -140,7 +143,7 @@ impl Sink {
 
 /// Keeps the pool; meanwhile sets its defaults and, for who watches, tells what happens to tasks.
 async fn kept(call: &Call, place: &Place, linger: Duration, sink: Sink) -> Result<End> {
-    let options = options(call, linger);
+    let options = options(call, linger)?;
     let signals = Signals::count()?;
     let (sender, urls) = mpsc::unbounded_channel();
     let events = |event: Event| {
@@ -160,24 +163,32 @@ async fn kept(call: &Call, place: &Place, linger: Duration, sink: Sink) -> Resul
 }
 
 /// What the keeper starts: the worker's program, with every setting that was given.
-fn options(call: &Call, linger: Duration) -> KeepOptions {
+fn options(call: &Call, linger: Duration) -> Result<KeepOptions> {
     let settings = &call.settings;
     // One that is missing now may be there at the next try: the server serves all the same.
     let worker_bin = reach::worker_bin().ok().or_else(reach::beside_us).unwrap_or_else(|| reach::WORKER.into());
     let mut worker_args = reach::given_args(call, &[Scope::Worker]);
-    let is = |name: &str, arg: &std::ffi::OsString| arg.to_string_lossy().starts_with(&format!("--{name}="));
-    let of_host = |arg: &std::ffi::OsString| is("lease", arg) || is("drain-timeout", arg);
+    let is = |name: &str, arg: &OsString| arg.to_string_lossy().starts_with(&format!("--{name}="));
+    let of_host = |arg: &OsString| is("lease", arg) || is("drain-timeout", arg);
     worker_args.extend(reach::given_args(call, &[Scope::Pool]).into_iter().filter(of_host));
-    KeepOptions {
+    // Whatever the environment calls a pool: the embedded one has one name.
+    worker_args.push(format!("--pool={}", Name::default()).into());
+    let starter = reach::starter(call, Wish::Submit)?;
+    let words = std::iter::once(starter.program.as_os_str()).chain(starter.args.iter().map(OsString::as_os_str));
+    let words: Option<Vec<&str>> = words.map(|word| word.to_str()).collect();
+    let mut worker_env = starter.env.clone();
+    // Without it a host that finds the server gone looks for us on PATH.
+    worker_env.extend(words.map(|words| (KEEPER.into(), json!(words).to_string().into())));
+    Ok(KeepOptions {
         slots: settings.slots,
         linger,
         drain_timeout: settings.drain_timeout,
         worker_bin,
         worker_args,
-        worker_env: vec![],
+        worker_env,
         path: std::env::var_os("PATH").unwrap_or_default(),
         host: settings.slots > 0,
-    }
+    })
 }
 
 /// Never ends. At every start of the server the defaults are set where there are none.

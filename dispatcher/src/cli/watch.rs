@@ -109,7 +109,8 @@ fn chunk_json(id: TaskId, run: u64, chunk: &Chunk) -> Value {
 fn chunk_text(run: u64, chunk: &Chunk) -> String {
     let text = harmless(chunk.text.trim_end());
     match chunk.kind.as_str() {
-        "start" => format!("--- run {run} {text}").trim_end().to_owned() + "\n",
+        "start" if text.is_empty() => format!("--- run {run}\n"),
+        "start" => format!("--- run {run} on {text}\n"),
         "text" => format!("{text}\n"),
         "tool" => format!("> {}\n", text.replace('\n', " ")),
         _ => format!("# {}\n", text.replace('\n', "\n# ")),

@@ -37,7 +37,7 @@ pub(crate) fn span(ms: u64) -> String {
 /// Dollars for people: `$0.0123`, `$12.34`.
 pub(crate) fn dollars(microusd: u64) -> String {
     let dollars = usd(microusd);
-    if dollars < 1.0 { format!("${dollars:.4}") } else { format!("${dollars:.2}") }
+    if microusd > 0 && dollars < 1.0 { format!("${dollars:.4}") } else { format!("${dollars:.2}") }
 }
 
 /// Decimal US dollars for JSON.

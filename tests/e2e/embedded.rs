@@ -5,12 +5,12 @@ use motorpool_tests::project::User;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const WRITE: &str = "@write made.txt here\n@say done";
+const WRITE: &str = "Go.\n@write made.txt here\n@say done";
 
 #[tokio::test]
 async fn one_command_starts_a_pool_runs_a_prompt_and_leaves_nothing_running() {
     let user = User::new(Cli::Real).await;
-    let done = user.motorpool("one", &["run", "@say hello from the farm"]).await;
+    let done = user.motorpool("one", &["run", "Go.\n@say hello from the farm"]).await;
     assert_eq!((done.code, done.out.trim()), (Some(0), "hello from the farm"), "{done:#?}\n{}", user.logs());
     user.until("the pool ends", |user| user.processes(&[]).is_empty().then_some(())).await;
     // Its state survives: the next pool of the project still knows the task.
@@ -23,8 +23,10 @@ async fn one_command_starts_a_pool_runs_a_prompt_and_leaves_nothing_running() {
 #[tokio::test]
 async fn two_commands_at_the_same_instant_share_one_server() {
     let user = User::new(Cli::Real).await;
-    let (a, b) =
-        tokio::join!(user.motorpool("one", &["run", "@upper first"]), user.motorpool("one", &["run", "@upper second"]));
+    let (a, b) = tokio::join!(
+        user.motorpool("one", &["run", "Go.\n@upper first"]),
+        user.motorpool("one", &["run", "Go.\n@upper second"])
+    );
     assert_eq!((a.code, a.out.trim()), (Some(0), "FIRST"), "{a:#?}\n{}", user.logs());
     assert_eq!((b.code, b.out.trim()), (Some(0), "SECOND"), "{b:#?}\n{}", user.logs());
     let started = user.logs().matches("redis started").count();
@@ -36,7 +38,7 @@ async fn two_commands_at_the_same_instant_share_one_server() {
 async fn two_projects_have_two_pools_and_files_land_in_the_right_tree() {
     let user = User::new(Cli::Real).await;
     let write = ["run", "--permission-mode", "acceptEdits", WRITE];
-    let (a, b) = tokio::join!(user.motorpool("one", &write), user.motorpool("two", &["run", "@say elsewhere"]));
+    let (a, b) = tokio::join!(user.motorpool("one", &write), user.motorpool("two", &["run", "Go.\n@say elsewhere"]));
     assert_eq!((a.code, a.out.trim()), (Some(0), "done"), "{a:#?}\n{}", user.logs());
     assert_eq!((b.code, b.out.trim()), (Some(0), "elsewhere"), "{b:#?}\n{}", user.logs());
     assert!(user.project("one").join("made.txt").exists());
@@ -47,7 +49,7 @@ async fn two_projects_have_two_pools_and_files_land_in_the_right_tree() {
 #[tokio::test]
 async fn a_killed_keeper_costs_nothing() {
     let user = User::new(Cli::Real).await;
-    let submitted = user.motorpool("one", &["submit", "--json", "@sleep 3000\n@say survived"]).await;
+    let submitted = user.motorpool("one", &["submit", "--json", "Go.\n@sleep 3000\n@say survived"]).await;
     assert_eq!(submitted.code, Some(0), "{submitted:#?}\n{}", user.logs());
     assert_eq!(submitted.json()["id"], "t1");
     let keeper = user.until("a keeper", |user| user.processes(&["motorpool keep"]).first().copied()).await;
@@ -60,21 +62,34 @@ async fn a_killed_keeper_costs_nothing() {
     user.until("the pool ends", |user| user.processes(&[]).is_empty().then_some(())).await;
 }
 
-#[tokio::test]
-async fn an_unfit_claude_ends_a_run_with_its_class_and_what_to_do() {
-    for (variables, message, hint) in [
-        (vec![("MOTORPOOL_CLAUDE_BIN", "/nowhere/claude")], "/nowhere/claude", "npm"),
-        (vec![("ANTHROPIC_API_KEY", "")], "signed in", "login"),
-        (vec![("ANTHROPIC_API_KEY", "bad-key")], "401", ""),
-    ] {
-        let mut user = User::new(Cli::Real).await;
-        for (name, value) in &variables {
-            if value.is_empty() { user.env_remove(name) } else { user.env(name, value) }
-        }
-        let done = user.motorpool("one", &["run", "@say never"]).await;
-        let told = done.err.to_lowercase();
-        assert_eq!(done.code, Some(1), "{variables:?}: {done:#?}\n{}", user.logs());
-        assert!(told.contains(message) && told.contains(hint), "{variables:?}: {done:#?}");
-        assert_eq!(done.out, "");
+/// `run` with a Claude that cannot work: exit 1 with the class, what is wrong and what to do, and no hang.
+async fn unfit(variable: (&str, &str), told: &[&str]) {
+    let mut user = User::new(Cli::Real).await;
+    match variable {
+        (name, "") => user.env_remove(name),
+        (name, value) => user.env(name, value),
     }
+    let done = user.motorpool("one", &["run", "Go.\n@say never"]).await;
+    assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{done:#?}\n{}", user.logs());
+    let said = done.err.to_lowercase();
+    for words in told {
+        assert!(said.contains(words), "{words}: {done:#?}");
+    }
+    let record = user.motorpool("one", &["show", "t1", "--json"]).await.json();
+    assert_eq!((&record["state"], &record["attempt"]), (&"cancelled".into(), &0.into()), "{record:#}");
+}
+
+#[tokio::test]
+async fn a_missing_claude_ends_a_run_with_what_to_do() {
+    unfit(("MOTORPOOL_CLAUDE_BIN", "/nowhere/claude"), &["/nowhere/claude", "npm", "hint:"]).await;
+}
+
+#[tokio::test]
+async fn a_claude_that_is_signed_out_ends_a_run_with_what_to_do() {
+    unfit(("ANTHROPIC_API_KEY", ""), &["signed in", "login", "(auth)"]).await;
+}
+
+#[tokio::test]
+async fn a_claude_that_is_refused_ends_a_run_with_what_to_do() {
+    unfit(("ANTHROPIC_API_KEY", "bad-key"), &["invalid api key", "login", "(auth)"]).await;
 }

@@ -10,6 +10,10 @@ use crate::domain::limits;
 use crate::domain::task::Spec;
 use crate::error::{Error, Result};
 
+/// The highest cost that is booked for a run, so that the sum over a task's runs stays a number of Redis: 10^16
+/// microdollars.
+const MOST_COST_MICROUSD: u64 = 10_000_000_000_000_000;
+
 /// A run that a worker holds, as the claim described it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Held {
@@ -118,7 +122,7 @@ pub(crate) fn beat(worker: &str, call: u64, held: &Held, progress: &Progress, co
         .arg(held.id.to_string())
         .number(held.run)
         .arg(&held.entry)
-        .number(progress.cost_microusd)
+        .number(progress.cost_microusd.min(MOST_COST_MICROUSD))
         .arg(limits::cut_middle(&progress.tool, 200))
         .number(progress.heard_ago_ms)
         .arg(&progress.session_id)
@@ -182,7 +186,7 @@ fn settling(call: Call, held: &Held, outcome: &Outcome, verdict: &Verdict) -> Ca
         .arg(failure.map_or("", |failure| failure.class.word()))
         .arg(message)
         .arg(report.session_id.as_deref().unwrap_or(""))
-        .number(report.cost_microusd)
+        .number(report.cost_microusd.min(MOST_COST_MICROUSD))
         .arg(bit(report.cost_estimated))
         .number(RETENTION_MS)
         .number(fields.len() as u64)

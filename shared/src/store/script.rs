@@ -34,8 +34,9 @@ const PARTS: &[(&str, &str)] = lua![
     "parts/retire",
 ];
 
-/// In tests the clock of a pool can be moved.
-const STEERED: &str = "now_ms = now_ms + tonumber(redis.call('GET', KEYS[1] .. 'test:clock') or '0')\n";
+/// In tests the clock of a pool can be moved, and stopped.
+const STEERED: &str = "now_ms = tonumber(redis.call('GET', KEYS[1] .. 'test:stopped')\n\
+    \x20 or now_ms + tonumber(redis.call('GET', KEYS[1] .. 'test:clock') or '0'))\n";
 
 /// A script ready to be sent, with the origin of each of its lines.
 struct Assembled {
@@ -196,6 +197,18 @@ impl Call {
         self.arg(text)
     }
 
+    /// Which script.
+    #[cfg(test)]
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// By what its script is called: the hash of its text.
+    #[cfg(test)]
+    pub(crate) fn hash(name: &str) -> String {
+        ASSEMBLED[name].script.get_hash().to_owned()
+    }
+
     pub(crate) fn args<T: AsRef<[u8]>>(mut self, values: impl IntoIterator<Item = T>) -> Self {
         self.args.extend(values.into_iter().map(|value| value.as_ref().to_vec()));
         self
@@ -279,6 +292,12 @@ impl Reply {
         self.values.len()
     }
 
+    /// A reply as a script might give it.
+    #[cfg(test)]
+    pub(crate) fn of(script: &'static str, words: &[&str]) -> Self {
+        Self { script, values: words.iter().map(|word| (*word).to_owned()).collect() }
+    }
+
     /// What a reply means that no caller expects here: the words that any script may say.
     pub(crate) fn unexpected(&self) -> Error {
         let script = self.script;
@@ -301,6 +320,17 @@ impl Reply {
             word => Error::failed(format!("the script {script} answered {word:?}")),
         }
     }
+}
+
+/// The words that each script's header says it may answer.
+#[cfg(test)]
+pub(crate) fn words_by_header() -> Vec<(&'static str, Vec<String>)> {
+    let head = |source: &str| {
+        let from = source.find("-- replies:").expect("it says its replies") + "-- replies:".len();
+        let text = source[from..source.find("-- events:").expect("it says its events")].replace("\n--", " ");
+        text.split('|').filter_map(|one| one.split_whitespace().next().map(str::to_owned)).collect()
+    };
+    SCRIPTS.iter().map(|(name, source)| (*name, head(source))).collect()
 }
 
 #[cfg(test)]

@@ -21,8 +21,12 @@ pub(crate) const ATTEMPTS: u32 = 3;
 /// A call that makes these tasks: may be repeated, since each carries its key. Refuses what is beyond a bound.
 pub(crate) fn submission(specs: &[Spec], pool_id: &str, lease_ms: u64) -> Result<Call> {
     let mut bytes = 0;
-    let mut call =
-        Call::new("submit").arg(pool_id).number(lease_ms).number(limits::MAX_PENDING).number(specs.len() as u64);
+    let mut call = Call::new("submit")
+        .arg(pool_id)
+        .number(lease_ms)
+        .number(limits::MAX_PENDING)
+        .arg(Uuid::new_v4().simple().to_string())
+        .number(specs.len() as u64);
     for spec in specs {
         limits::check_prompt(&spec.prompt)?;
         spec.options.check()?;
@@ -30,7 +34,7 @@ pub(crate) fn submission(specs: &[Spec], pool_id: &str, lease_ms: u64) -> Result
             .map_err(|error| Error::failed(format!("the task cannot be written as JSON: {error}")))?;
         bytes += text.len();
         let options = &spec.options;
-        let attempts = options.max_attempts.unwrap_or(ATTEMPTS);
+        let attempts = options.max_attempts.unwrap_or(ATTEMPTS).clamp(1, limits::MAX_ATTEMPTS);
         call = call
             .arg(options.once.clone().unwrap_or_else(|| format!("auto-{}", Uuid::new_v4())))
             .arg(text)

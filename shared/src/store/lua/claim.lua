@@ -15,11 +15,11 @@ end
 local refusal = refuse_schema() or refuse_call(worker, call)
 if refusal then return refusal end
 
-local function answer(sweep, id, run)
+local function answer(sweep, id, run, entry)
   local version, options = news(worker, config_version)
   local reply = { id and 'ok' or 'idle', sweep, version, options }
   if id then
-    for _, value in ipairs(described(id, run)) do
+    for _, value in ipairs(described(id, run, entry)) do
       reply[#reply + 1] = value
     end
   end
@@ -28,16 +28,15 @@ end
 
 local before = done_before(worker, call)
 if before then
-  local id, run = string.match(before, '^claim (%S+) (%S+)$')
-  if id then return answer('0', id, run) end
-  return answer('0')
+  local id, run, entry = string.match(before, '^claim (%S+) (%S+) (%S+)$')
+  return answer('0', id, run, entry)
 end
 
 -- writes from here
 note_call()
 seen(worker)
-local id, run = take(worker, token_lane, lanes)
-remember(worker, call, id and ('claim ' .. id .. ' ' .. run) or 'idle')
+local id, run, entry = take(worker, token_lane, lanes)
+remember(worker, call, id and table.concat({ 'claim', id, run, entry }, ' ') or 'idle')
 local sweep = offer_sweep(worker)
 publish()
-return answer(sweep, id, run)
+return answer(sweep, id, run, entry)

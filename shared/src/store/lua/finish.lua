@@ -2,7 +2,8 @@
 -- finish: settles a run by its verdict.
 -- uses:    names clock text schema again fence pool event lane books begin settle
 -- args:    1 worker   2 call number   3 task   4 run   5 entry   6 round   then the verdict (parts/settle.lua)
--- replies: ok state | stale state | moved round | unknown id | superseded call | schema found
+-- replies: ok state | stale state (its books are kept) | moved round | unknown id or worker | superseded call
+--          | schema found
 -- events:  complete, fail, cancel, retry, give_back
 local worker, call, id, run, entry, round = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local verdict = verdict_at(7)
@@ -13,14 +14,14 @@ local before = done_before(worker, call)
 if before then return lines(before) end
 local stream, stale = holds(id, entry, worker)
 if stale and stale[1] == 'unknown' then return stale end
+local now_round = redis.call('HGET', key.task(id), F.round)
+if not stale and now_round ~= round then return { 'moved', now_round } end
+
+-- writes from here
 if stale then
   book_late(id, run, worker, verdict.cost)
   return stale
 end
-local now_round = redis.call('HGET', key.task(id), F.round)
-if now_round ~= round then return { 'moved', now_round } end
-
--- writes from here
 note_call()
 seen(worker)
 local state = settle(id, verdict)

@@ -16,7 +16,7 @@ open_pool(pool_id, lease_ms)
 note_call()
 if verb == 'leave' then
   redis.call('ZREM', key.workers, worker)
-  redis.call('PEXPIRE', key.worker(worker), WORKER_TTL_MS)
+  redis.call('PEXPIRE', key.worker(worker), WORKER_TTL_MS, 'NX')
 else
   redis.call('HSETNX', key.worker(worker), F.call, '0')
   redis.call('HSETNX', key.worker(worker), F.joined, whole(now_ms))

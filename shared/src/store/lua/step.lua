@@ -16,11 +16,11 @@ end
 local refusal = refuse_schema() or refuse_call(worker, call)
 if refusal then return refusal end
 
-local function answer(word, value, sweep, next_id, next_run)
+local function answer(word, value, sweep, next_id, next_run, next_entry)
   local version, options = news(worker, config_version)
   local reply = { word, value, next_id and 'ok' or 'idle', sweep, version, options }
   if next_id then
-    for _, one in ipairs(described(next_id, next_run)) do
+    for _, one in ipairs(described(next_id, next_run, next_entry)) do
       reply[#reply + 1] = one
     end
   end
@@ -30,7 +30,7 @@ end
 local before = done_before(worker, call)
 if before then
   local did = lines(before)
-  return answer(did[1], did[2], '0', did[3], did[4])
+  return answer(did[1], did[2], '0', did[3], did[4], did[5])
 end
 local stream, stale = holds(id, entry, worker)
 local word, value = 'ok', ''
@@ -51,12 +51,12 @@ if word == 'ok' then
 elseif word == 'stale' then
   book_late(id, run, worker, verdict.cost)
 end
-local next_id, next_run = take(worker, '', lanes)
+local next_id, next_run, next_entry = take(worker, '', lanes)
 local did = { word, value }
 if next_id then
-  did[3], did[4] = next_id, next_run
+  did[3], did[4], did[5] = next_id, next_run, next_entry
 end
 remember(worker, call, table.concat(did, '\n'))
 local sweep = offer_sweep(worker)
 publish()
-return answer(word, value, sweep, next_id, next_run)
+return answer(word, value, sweep, next_id, next_run, next_entry)

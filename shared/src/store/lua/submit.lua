@@ -1,22 +1,25 @@
 #!lua
 -- submit: makes tasks: key, bounds, record, lane, wake, event.
 -- uses:    names clock text schema pool event lane
--- args:    1 pool id, if it has none   2 lease (ms), if it has none   3 most tasks that may wait   4 count, then for
---          each: key, spec (JSON), lane, priority, max_attempts, if_lost, coordinator, tags (lines)
+-- args:    1 pool id, if it has none   2 lease (ms), if it has none   3 most tasks that may wait   4 this call's mark
+--          5 count, then for each: key, spec (JSON), lane, priority, max_attempts, if_lost, coordinator, tags (lines)
 -- replies: ok (id, fresh or again)… | full waiting | memory | schema found
 -- events:  submit
-local pool_id, lease_ms, max_waiting, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local WIDTH = 8
+local pool_id, lease_ms, max_waiting, mark, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local FIRST, WIDTH = 6, 8
 
 local refusal = refuse_schema()
 if refusal then return refusal end
 
-local known, fresh = {}, 0
+-- A key holds the id and the mark of the call that made it, so that a repeated call says `fresh` again.
+local known, told, fresh = {}, {}, 0
 for i = 0, count - 1 do
-  local once = ARGV[5 + i * WIDTH]
+  local once = ARGV[FIRST + i * WIDTH]
   if known[once] == nil then
-    known[once] = redis.call('GET', key.once(once)) or false
-    if not known[once] then fresh = fresh + 1 end
+    local id, made_by = string.match(redis.call('GET', key.once(once)) or '', '^(%S+) ?(%S*)$')
+    known[once] = id or false
+    told[once] = (not id or made_by == mark) and 'fresh' or 'again'
+    if not id then fresh = fresh + 1 end
   end
 end
 if fresh > 0 then
@@ -29,10 +32,15 @@ if fresh > 0 then
 end
 
 local reply = { 'ok' }
+local function tell_id(once)
+  reply[#reply + 1] = known[once]
+  reply[#reply + 1] = told[once]
+  -- The same key again in the same call.
+  told[once] = 'again'
+end
 if fresh == 0 then
   for i = 0, count - 1 do
-    reply[#reply + 1] = known[ARGV[5 + i * WIDTH]]
-    reply[#reply + 1] = 'again'
+    tell_id(ARGV[FIRST + i * WIDTH])
   end
   return reply
 end
@@ -40,20 +48,16 @@ end
 -- writes from here
 open_pool(pool_id, lease_ms)
 for i = 0, count - 1 do
-  local at = 5 + i * WIDTH
+  local at = FIRST + i * WIDTH
   local once, spec, lane, priority = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local id = known[once]
-  if id then
-    reply[#reply + 1] = id
-    reply[#reply + 1] = 'again'
-  else
-    id = 't' .. whole(redis.call('HINCRBY', key.seq, 'task', 1))
+  if not known[once] then
+    local id = 't' .. whole(redis.call('HINCRBY', key.seq, 'task', 1))
     known[once] = id
     local coordinator, tags = ARGV[at + 6], ARGV[at + 7]
     redis.call('HSET', key.task(id), F.spec, spec, F.lane, lane, F.priority, priority, F.max_attempts, ARGV[at + 4],
       F.if_lost, ARGV[at + 5], F.coordinator, coordinator, F.tags, tags, F.once, once, F.run, '0', F.attempt, '0',
       F.round, '1', F.cost, '0', F.created, whole(now_ms))
-    redis.call('SET', key.once(once), id)
+    redis.call('SET', key.once(once), id .. ' ' .. mark)
     redis.call('ZADD', key.index('all', 'tasks'), number_of(id), id)
     if coordinator ~= '' then redis.call('ZADD', key.index('coordinator', coordinator), number_of(id), id) end
     for _, tag in ipairs(lines(tags)) do
@@ -61,9 +65,8 @@ for i = 0, count - 1 do
     end
     enter_lane(id, lane, priority)
     move(id, '-', 'pending', 'submit', '0')
-    reply[#reply + 1] = id
-    reply[#reply + 1] = 'fresh'
   end
+  tell_id(once)
 end
 publish()
 return reply

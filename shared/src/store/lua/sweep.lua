@@ -9,11 +9,12 @@ local process, retention_ms = ARGV[1], ARGV[2]
 local refusal = refuse_schema()
 if refusal then return refusal end
 if redis.call('GET', key.sweeper) ~= process then return { 'not_sweeper' } end
+local run_id, full = server_told()
 
 -- writes from here
 redis.call('PEXPIRE', key.sweeper, 2000)
 note_call()
-note_server()
+note_server(run_id, full)
 local due, removed = do_due()
 local lost, dead = 0, 0
 if now_ms >= tonumber(redis.call('HGET', key.meta, F.grace) or '0') then

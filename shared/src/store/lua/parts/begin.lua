@@ -25,17 +25,19 @@ local function begin(id, entry, worker)
   return run
 end
 
--- What the worker needs to know of a run: read from the record, so a repeated call gives it again.
-local function described(id, run)
-  local known = redis.call('HMGET', key.task(id), F.spec, F.entry, F.attempt, F.max_attempts, F.uncharged,
+-- What the worker needs to know of a run: read from the record, so a repeated call gives it again. The entry is the one
+-- that was taken: the record may name another's by then.
+local function described(id, run, entry)
+  local known = redis.call('HMGET', key.task(id), F.spec, F.attempt, F.max_attempts, F.uncharged,
     F.unspoken, F.back_since, F.lane, F.round, F.lease_ms)
-  local since = tonumber(known[7] or '0')
-  return { id, run, known[2] or '', known[1] or '', known[3] or '0', known[4] or '0', known[5] or '0',
-    known[6] or '0', whole(since > 0 and now_ms - since or 0), known[8] or '', known[9] or '1', known[10] or '0' }
+  local since = tonumber(known[6] or '0')
+  local since_ms = since > 0 and math.max(now_ms - since, 0) or 0
+  return { id, run, entry, known[1] or '', known[2] or '0', known[3] or '0', known[4] or '0', known[5] or '0',
+    whole(since_ms), known[7] or '', known[8] or '1', known[9] or '0' }
 end
 
 local function take(worker, token_lane, lanes)
-  local task, run, taken_lane
+  local task, run, taken_lane, taken_entry
   for _, priority in ipairs(PRIORITIES) do
     for _, lane in ipairs(lanes) do
       -- An entry whose record does not name it is a ghost: dropped, and the next one is looked at.
@@ -46,7 +48,7 @@ local function take(worker, token_lane, lanes)
         if not entry then break end
         local named = redis.call('HMGET', key.task(id), F.state, F.entry)
         if named[1] == 'pending' and named[2] == entry then
-          task, run, taken_lane = id, begin(id, entry, worker), lane
+          task, run, taken_lane, taken_entry = id, begin(id, entry, worker), lane, entry
         else
           leave_lane(lane, priority, entry)
         end
@@ -60,7 +62,7 @@ local function take(worker, token_lane, lanes)
     wake_if_waiting(taken_lane)
     if token_lane ~= taken_lane then wake_if_waiting(token_lane) end
   end
-  return task, run
+  return task, run, taken_entry
 end
 
 local function seen(worker)

@@ -10,7 +10,10 @@ local function lose(id, retention_ms)
   local message = 'worker ' .. (known[9] or '?') .. ' was not heard for longer than the lease'
   redis.call('HSET', task, mark .. 'ended', whole(now_ms), mark .. 'class', 'lost', mark .. 'message', message,
     mark .. 'charged', '1')
-  if known[9] then redis.call('HSET', key.worker(known[9]), F.task, '') end
+  -- A worker that the pool has forgotten is not brought back.
+  if known[9] and redis.call('EXISTS', key.worker(known[9])) == 1 then
+    redis.call('HSET', key.worker(known[9]), F.task, '')
+  end
   if known[5] == '1' then
     redis.call('HSET', task, F.reason, (known[6] or 'cancelled') .. ' (tree: unverified)')
     finish_terminal(id, retention_ms)
@@ -30,13 +33,15 @@ local function lose(id, retention_ms)
 end
 
 local function do_lost(retention_ms)
-  local count = 0
+  local count, looked = 0, 0
   local lease_ms = pool_lease_ms()
   for _, lane in ipairs(redis.call('ZRANGE', key.lanes, 0, -1)) do
     for _, priority in ipairs(PRIORITIES) do
+      if looked >= 100 then return count end
       local stream = key.lane(lane, priority)
-      local idle = redis.pcall('XPENDING', stream, 'workers', 'IDLE', whole(lease_ms), '-', '+', 100)
+      local idle = redis.pcall('XPENDING', stream, 'workers', 'IDLE', whole(lease_ms), '-', '+', 100 - looked)
       for _, pending in ipairs(idle.err and {} or idle) do
+        looked = looked + 1
         local entry = redis.call('XRANGE', stream, pending[1], pending[1])[1]
         local id = entry and entry[2][2]
         local named = id and redis.call('HMGET', key.task(id), F.state, F.entry)
@@ -61,31 +66,41 @@ local function do_dead()
   return #dead
 end
 
--- A new run id: the server was away, whatever our clock says. Time that went back: every idle time starts anew, once.
-local function note_server()
-  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
-  local before = redis.call('HGET', key.meta, F.run_id)
-  if before ~= run_id then
-    redis.call('HSET', key.meta, F.run_id, run_id)
-    if before then
-      redis.call('HSET', key.meta, F.grace, whole(now_ms + math.floor(pool_lease_ms() * 2 / 3)))
-    end
-  end
-  if redis.call('HGET', key.meta, F.rewound) == '1' then
-    for _, lane in ipairs(redis.call('ZRANGE', key.lanes, 0, -1)) do
-      for _, priority in ipairs(PRIORITIES) do
-        local stream = key.lane(lane, priority)
-        local all = redis.pcall('XPENDING', stream, 'workers', '-', '+', 1000)
-        for _, pending in ipairs(all.err and {} or all) do
+-- Every idle time starts anew: one that was set before time went back would stay 0 until that time has come again.
+local function reset_idle_times()
+  for _, lane in ipairs(redis.call('ZRANGE', key.lanes, 0, -1)) do
+    for _, priority in ipairs(PRIORITIES) do
+      local stream, from = key.lane(lane, priority), '-'
+      repeat
+        local page = redis.pcall('XPENDING', stream, 'workers', from, '+', 1000)
+        if page.err then page = {} end
+        for _, pending in ipairs(page) do
           redis.call('XCLAIM', stream, 'workers', 'w', 0, pending[1], 'IDLE', 0, 'JUSTID')
+          from = '(' .. pending[1]
         end
-      end
+      until #page < 1000
     end
-    redis.call('HDEL', key.meta, F.rewound)
   end
+end
+
+-- What the server tells of itself: its run id, and whether it has little memory left.
+local function server_told()
+  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
   local memory = redis.call('INFO', 'memory')
   local used = tonumber(string.match(memory, 'used_memory:(%d+)') or '0')
   local most = tonumber(string.match(memory, 'maxmemory:(%d+)') or '0')
-  local full = most > 0 and used > most * 0.8
-  redis.call('HSET', key.meta, F.full, full and '1' or '0')
+  return run_id, most > 0 and used > most * 0.8
+end
+
+-- A new run id: the server was away, whatever our clock says. Time that went back is mended once.
+local function note_server(run_id, full)
+  local before = redis.call('HGET', key.meta, F.run_id)
+  if before and before ~= run_id then
+    redis.call('HSET', key.meta, F.grace, whole(now_ms + math.floor(pool_lease_ms() * 2 / 3)))
+  end
+  redis.call('HSET', key.meta, F.run_id, run_id, F.full, full and '1' or '0')
+  if redis.call('HGET', key.meta, F.rewound) == '1' then
+    reset_idle_times()
+    redis.call('HDEL', key.meta, F.rewound)
+  end
 end

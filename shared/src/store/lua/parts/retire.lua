@@ -42,7 +42,7 @@ local function do_lanes()
     -- A frozen worker may have taken the last token.
     wake_if_waiting(lane)
   end
-  for _, lane in ipairs(redis.call('ZRANGEBYSCORE', key.lanes, '-inf', whole(now_ms - LANE_UNUSED_MS))) do
+  for _, lane in ipairs(redis.call('ZRANGEBYSCORE', key.lanes, '-inf', whole(now_ms - LANE_UNUSED_MS), 'LIMIT', 0, 100)) do
     local length = 0
     for _, priority in ipairs(PRIORITIES) do
       length = length + redis.call('XLEN', key.lane(lane, priority))

@@ -31,12 +31,13 @@ local function settle(id, verdict)
 
   local mark = 'run:' .. run .. ':'
   book(id, run, verdict.cost)
-  redis.call('HSET', task, mark .. 'ended', whole(now_ms), mark .. 'session', verdict.session,
-    mark .. 'class', verb == 'cancel' and 'cancelled' or verdict.class, mark .. 'message', verdict.message,
-    mark .. 'charged', verb == 'give_back' and '0' or '1')
+  if verdict.session ~= '' then redis.call('HSET', task, mark .. 'session', verdict.session) end
+  redis.call('HSET', task, mark .. 'ended', whole(now_ms), mark .. 'class', verb == 'cancel' and 'cancelled' or verdict.class,
+    mark .. 'message', verdict.message, mark .. 'charged', verb == 'give_back' and '0' or '1')
   if verdict.estimated == '1' then redis.call('HSET', task, F.estimated, '1') end
   for field, value in pairs(verdict.fields) do
-    redis.call('HSET', task, field, value)
+    local error_of_cancelled = verb == 'cancel' and string.sub(field, 1, 6) == 'error_'
+    if not error_of_cancelled then redis.call('HSET', task, field, value) end
   end
   if reason ~= '' then redis.call('HSET', task, F.reason, reason) else redis.call('HDEL', task, F.reason) end
 

@@ -58,16 +58,13 @@ fn every_rust_file_belongs_to_a_crate() {
         let manifest = read(&format!("{package}/Cargo.toml"));
         let paths = manifest.lines().filter_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"'));
         open.extend(paths.map(|path| format!("{package}/{path}")).filter(|file| files.contains(file)));
-        // Integration tests that cargo finds by itself.
+        // What cargo finds by itself.
+        let mut dirs = vec![format!("{package}/examples"), format!("{package}/benches")];
         if !manifest.contains("autotests = false") {
-            let dir = format!("{package}/tests/");
-            open.extend(
-                files
-                    .iter()
-                    .filter(|file| file.rsplit_once('/').is_some_and(|(in_, _)| format!("{in_}/") == dir))
-                    .cloned(),
-            );
+            dirs.push(format!("{package}/tests"));
         }
+        let is_found = |file: &&String| file.rsplit_once('/').is_some_and(|(dir, _)| dirs.iter().any(|one| one == dir));
+        open.extend(files.iter().filter(is_found).cloned());
     }
     let roots: BTreeSet<String> = open.iter().cloned().collect();
     let mut known = BTreeSet::new();

@@ -7,7 +7,6 @@ use crate::domain::attempt::{Ending, Outcome};
 use crate::domain::options::TaskOptions;
 use crate::domain::state::State;
 use crate::domain::task::Spec;
-use crate::embedded::Server;
 use crate::pool::{Beat, Claim, Lease, Pool, Seat};
 use crate::store::attempt::Progress;
 use crate::store::fleet::Presence;
@@ -19,7 +18,7 @@ fn spec(once: Option<&str>) -> Spec {
 /// Runs a test with so many replies lost in a row: none for comparison, one, three.
 async fn losing(test: impl AsyncFn(&Pool, &Proxy, &TestPool, u32)) {
     for times in [0, 1, 3] {
-        let server = Server::temporary().await.unwrap();
+        let server = super::server().await;
         let proxy = Proxy::before(&server).await;
         let pool = Pool::builder(&proxy.url).build().unwrap();
         let direct = TestPool::named(&server.url(), "default", false);

@@ -5,7 +5,6 @@ use super::{TestPool, submission};
 use crate::domain::attempt::Verdict;
 use crate::domain::options::TaskOptions;
 use crate::domain::state::State;
-use crate::embedded::Server;
 use crate::store::{fleet, task};
 
 async fn maxmemory(pool: &TestPool, value: &str) {
@@ -14,7 +13,7 @@ async fn maxmemory(pool: &TestPool, value: &str) {
 
 #[tokio::test]
 async fn a_full_redis_drains() {
-    let server = Server::temporary().await.unwrap();
+    let server = super::server().await;
     for (name, twice) in [("once", false), ("twice", true)] {
         let pool = TestPool::named(&server.url(), name, twice);
         maxmemory(&pool, "0").await;

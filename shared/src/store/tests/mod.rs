@@ -48,9 +48,17 @@ pub(crate) struct TestPool {
 /// Every key of a pool: what DUMP gives, and when it expires.
 pub(crate) type Dump = BTreeMap<String, (Vec<u8>, i64)>;
 
+/// A Redis of a test's own, which does not wait for the disk.
+pub(crate) async fn server() -> Server {
+    let server = Server::temporary().await.expect("a private Redis starts");
+    let pool = TestPool::named(&server.url(), "none", false);
+    let _: () = pool.redis(redis::cmd("CONFIG").arg(&["SET", "appendonly", "no"])).await;
+    server
+}
+
 /// Runs a test on a new pool, then checks the invariants; then again with every call made two times.
 pub(crate) async fn pool_test(test: impl AsyncFn(&TestPool)) {
-    let server = Server::temporary().await.expect("a private Redis starts");
+    let server = server().await;
     for (name, twice) in [("once", false), ("twice", true)] {
         let pool = TestPool::named(&server.url(), name, twice);
         test(&pool).await;

@@ -9,7 +9,6 @@ use super::{TestPool, raw_submission};
 use crate::domain::attempt::Verdict;
 use crate::domain::ids::TaskId;
 use crate::domain::state::{Cause, MOVES, State, is_legal};
-use crate::embedded::Server;
 use crate::store::attempt::{self, Claimed, Held};
 use crate::store::script::Call;
 use crate::store::task;
@@ -262,7 +261,7 @@ fn shown((from, cause, to): Move) -> String {
 
 #[tokio::test]
 async fn whatever_happens_the_invariants_hold() {
-    let server = Server::temporary().await.unwrap();
+    let server = super::server().await;
     let began = Instant::now();
     let mut taken = BTreeSet::new();
     // The same sequences each time, so that every arrow is met; and one that never was before.

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::{TestPool, submission};
 use crate::domain::options::TaskOptions;
-use crate::embedded::Server;
 use crate::store::sweep;
 
 /// The time that the server itself counted for scripts, in microseconds.
@@ -17,7 +16,7 @@ async fn server_us(pool: &TestPool) -> u64 {
 
 #[tokio::test]
 async fn large_calls_are_short() {
-    let server = Server::temporary().await.unwrap();
+    let server = super::server().await;
     let pool = TestPool::named(&server.url(), "large", false);
     let mut shown = Vec::new();
     for n in 0..10 {

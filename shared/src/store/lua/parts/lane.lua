@@ -23,14 +23,20 @@ local function wake_if_waiting(lane)
   if lane ~= '' and waiting_in(lane) > 0 then wake(lane) end
 end
 
+-- Streams that this script has made ready: a submit of 1,000 tasks does it once a lane.
+local made_ready = {}
+
 local function enter_lane(id, lane, priority)
   local stream = key.lane(lane, priority)
-  redis.call('ZADD', key.lanes, whole(now_ms), lane)
-  -- Fails where the group stands already, which is all it is for.
-  redis.pcall('XGROUP', 'CREATE', stream, 'workers', '0', 'MKSTREAM')
+  if not made_ready[stream] then
+    made_ready[stream] = true
+    redis.call('ZADD', key.lanes, whole(now_ms), lane)
+    -- Fails where the group stands already, which is all it is for.
+    redis.pcall('XGROUP', 'CREATE', stream, 'workers', '0', 'MKSTREAM')
+    wake(lane)
+  end
   local entry = redis.call('XADD', stream, '*', 'id', id)
   redis.call('HSET', key.task(id), F.entry, entry, F.ready, whole(now_ms))
-  wake(lane)
 end
 
 local function leave_lane(lane, priority, entry)

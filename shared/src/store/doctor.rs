@@ -136,6 +136,10 @@ impl Store {
                     .query_async(&mut *connection)
                     .await
                     .map_err(failed)?;
+                let live: BTreeSet<&str> = reply.ids.iter().map(|entry| entry.id.as_str()).collect();
+                for ghost in self.pending(&stream).await?.iter().filter(|entry| !live.contains(entry.as_str())) {
+                    findings.broken.push(format!("I3: the entry {ghost} of lane {lane} is pending and stands nowhere"));
+                }
                 for entry in reply.ids {
                     let id: String = entry.get("id").unwrap_or_default();
                     let named: Option<String> = match id.parse::<TaskId>() {
@@ -156,6 +160,18 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// The pending entries of a lane; none where it has no group.
+    async fn pending(&self, stream: &str) -> Result<Vec<String>, CallError> {
+        let mut connection = self.connector.pooled().await?;
+        let listed: Result<Vec<(String, String, u64, u64)>, redis::RedisError> =
+            redis::cmd("XPENDING").arg(stream).arg(&["workers", "-", "+", "10000"]).query_async(&mut *connection).await;
+        match listed {
+            Ok(listed) => Ok(listed.into_iter().map(|(entry, ..)| entry).collect()),
+            Err(error) if error.code() == Some("NOGROUP") => Ok(Vec::new()),
+            Err(error) => Err(sort_error(&error)),
+        }
     }
 
     /// Every key has an owner, and the indexes say what the records say. Needs the right to SCAN.

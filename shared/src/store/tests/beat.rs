@@ -84,24 +84,30 @@ async fn a_beat_hears_that_the_task_is_to_stop() {
 }
 
 /// The ways in which a holder is none: each with the word it hears.
-pub(super) async fn not_held(held: &Held) -> Vec<(&'static str, Held, &'static str)> {
-    let other_entry = Held { entry: "1-1".into(), ..held.clone() };
+pub(super) fn not_held(held: &Held, other: &Held) -> Vec<(&'static str, Held, &'static str)> {
+    let no_entry = Held { entry: "1-1".into(), ..held.clone() };
+    let other_entry = Held { entry: other.entry.clone(), ..held.clone() };
     let unknown = Held { id: "t999".parse().unwrap(), ..held.clone() };
-    vec![("another entry", other_entry, "stale"), ("an unknown task", unknown, "unknown")]
+    vec![
+        ("no entry", no_entry, "stale"),
+        ("the entry of its other run", other_entry, "stale"),
+        ("an unknown task", unknown, "unknown"),
+    ]
 }
 
 #[tokio::test]
 async fn the_fence_lets_nobody_else_through() {
     pool_test(async |pool| {
-        pool.submit(TaskOptions::default()).await;
+        pool.submit_all(vec![TaskOptions::default(); 2]).await;
         let (mut worker, mut other) = (pool.join("w1").await, pool.join("w2").await);
-        let held = worker.take().await;
+        let (held, second) = (worker.take().await, worker.take().await);
         worker.beat(&held).await;
-        for (what, held, word) in not_held(&held).await {
+        for (what, held, word) in not_held(&held, &second) {
             assert_eq!(pool.refused(&worker.beat_call(&held, 9)).await[0], word, "{what}");
         }
         assert_eq!(pool.refused(&other.beat_call(&held, 9)).await, ["stale", "running"]);
         assert_eq!(pool.refused(&Hand::new(pool, "w9").beat_call(&held, 9)).await, ["unknown", "w9"]);
+        worker.finish(&second, &Verdict::Complete).await;
         let mut late = pool.join("w3").await;
         worker.call = 20;
         worker.beat(&held).await;

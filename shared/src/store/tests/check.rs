@@ -50,9 +50,11 @@ async fn lane_tells_how_much_waits_and_since_when() {
 async fn the_examination_finds_what_is_broken() {
     pool_test(async |pool| {
         let id = pool.submit(TaskOptions { tags: vec!["x".into()], ..TaskOptions::default() }).await;
+        let held = pool.join("w1").await.take().await;
         let lane = pool.store.keys.lane("default", "normal");
         for (invariant, damage) in [
             ("I3", redis::cmd("XTRIM").arg(&lane).arg("MAXLEN").arg("0").to_owned()),
+            ("I3", redis::cmd("XDEL").arg(&lane).arg(&held.entry).to_owned()),
             ("I3", redis::cmd("XADD").arg(&lane).arg(&["*", "id", "t7"]).to_owned()),
             ("I4", redis::cmd("HSET").arg(pool.store.keys.task(id)).arg("attempt").arg("9").to_owned()),
             ("I8", redis::cmd("HINCRBY").arg(pool.store.keys.task(id)).arg("n").arg("1").to_owned()),
@@ -72,6 +74,22 @@ async fn the_examination_finds_what_is_broken() {
                 let _: i64 = pool.redis(redis::cmd("DEL").arg(key)).await;
             }
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_script_that_fails_names_its_file_and_line() {
+    pool_test(async |pool| {
+        let mut worker = pool.join("w1").await;
+        let _: () = pool.redis(redis::cmd("SET").arg(pool.key("meta")).arg("not a hash")).await;
+        for call in [worker.claim_call(""), worker.presence("join"), super::submission(vec![TaskOptions::default()])] {
+            let told = pool.refused(&call).await.remove(0);
+            let name = call.name();
+            assert!(told.starts_with(&format!("script {name} failed at parts/schema.lua:4: ")), "{told}");
+            assert!(told.contains("WRONGTYPE") && told.contains("motorpool doctor"), "{told}");
+        }
+        let _: i64 = pool.redis(redis::cmd("DEL").arg(pool.key("meta"))).await;
     })
     .await;
 }

@@ -168,11 +168,11 @@ async fn a_late_figure_replaces_the_runs_cost_and_moves_nothing_else() {
 #[tokio::test]
 async fn the_fence_lets_nobody_else_settle() {
     pool_test(async |pool| {
-        pool.submit(TaskOptions::default()).await;
+        pool.submit_all(vec![TaskOptions::default(); 2]).await;
         let (mut worker, mut other) = (pool.join("w1").await, pool.join("w2").await);
-        let held = worker.take().await;
+        let (held, second) = (worker.take().await, worker.take().await);
         let verdict = Verdict::Complete;
-        for (what, wrong, word) in not_held(&held).await {
+        for (what, wrong, word) in not_held(&held, &second) {
             assert_eq!(pool.refused(&worker.finish_call(&wrong, 0, &verdict)).await[0], word, "{what}");
         }
         let mut round = held.clone();

@@ -256,8 +256,8 @@ impl TestPool {
             let mut connection = self.store.connector.pooled().await.expect("Redis answers");
             let values: Vec<redis::Value> = pipe.query_async(&mut *connection).await.expect("Redis obeys");
             for (key, pair) in page.iter().zip(values.chunks(2)) {
-                let bytes = redis::from_redis_value(pair[0].clone()).unwrap_or_default();
-                dump.insert(key.clone(), (bytes, redis::from_redis_value(pair[1].clone()).unwrap_or(-2)));
+                let bytes = redis::from_redis_value(pair[0].clone()).expect("DUMP gives bytes");
+                dump.insert(key.clone(), (bytes, redis::from_redis_value(pair[1].clone()).expect("a time")));
             }
         }
         dump

@@ -62,12 +62,12 @@ async fn a_step_with_the_flag_up_is_cancelled_and_goes_on() {
 #[tokio::test]
 async fn who_holds_nothing_settles_nothing_and_still_gets_the_next() {
     pool_test(async |pool| {
-        for n in 0..4 {
-            let made = pool.submit_all(vec![TaskOptions::default(); 2]).await;
+        for n in 0..5 {
+            let made = pool.submit_all(vec![TaskOptions::default(); 3]).await;
             let (mut worker, mut other) = (pool.join("w1").await, pool.join("w2").await);
             (worker.call, other.call) = (100 * (n + 1), 100 * (n + 1));
-            let held = worker.take().await;
-            let mut cases = not_held(&held).await;
+            let (held, second) = (worker.take().await, worker.take().await);
+            let mut cases = not_held(&held, &second);
             let mut round = held.clone();
             round.round = "2".into();
             cases.push(("another round", round, "moved"));
@@ -77,9 +77,10 @@ async fn who_holds_nothing_settles_nothing_and_still_gets_the_next() {
             let (told, next) = caller.step(&wrong, &Verdict::Complete).await;
             assert_eq!(told[0], word, "{what}");
             let next = next.expect("there is another");
-            assert_eq!((next.id, pool.state(held.id).await), (made[1].0, State::Running), "{what}");
+            assert_eq!((next.id, pool.state(held.id).await), (made[2].0, State::Running), "{what}");
             caller.finish(&next, &Verdict::Complete).await;
             worker.finish(&held, &Verdict::Complete).await;
+            worker.finish(&second, &Verdict::Complete).await;
         }
     })
     .await;

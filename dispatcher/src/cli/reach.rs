@@ -6,18 +6,24 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use motorpool::domain::ids::Name;
 use motorpool::embedded::{self, Joined, Place, Presence, Starter};
-use motorpool::pool::PoolBuilder;
+use motorpool::pool::{PoolBuilder, Redis};
 use motorpool::settings::{Kind, Scope, TABLE, duration_text};
-use motorpool::{Error, Pool, Result, TaskOptions};
+use motorpool::{Error, ErrorKind, Pool, Result, TaskOptions};
+use tokio::time::sleep;
 
 use super::Call;
 use crate::term::{counted, tell};
 
 /// The worker's program.
 pub(super) const WORKER: &str = "motorpool-worker";
+
+/// How often, and how long apart, a server of ours is asked that may just be ending.
+const REPLACED_WITHIN: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a command wants of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +77,14 @@ pub(super) async fn reach(call: &Call, wish: Wish) -> Result<Reached> {
             counted(call.settings.slots.into(), "worker")
         ));
     }
-    let joined = embedded::join(&place, &starter, Presence::User, tell).await?;
-    member(call, Arc::new(joined), wish, fresh).await
+    let joined = Arc::new(embedded::join(&place, &starter, Presence::User, tell).await?);
+    let reached = member(call, joined, wish)?;
+    facts(&reached).await?;
+    if fresh {
+        // The keeper does it too; the first task must not be quicker.
+        set_defaults(call, &reached.pool).await?;
+    }
+    Ok(reached)
 }
 
 /// Reaches the embedded pool if it runs, or the Redis that was given; starts nothing.
@@ -82,12 +94,12 @@ pub(super) async fn find(call: &Call) -> Result<Option<Reached>> {
     }
     let place = Place::of(&call.settings, &call.sources);
     match embedded::find(&place, &starter(call, Wish::Look)?, Presence::User).await? {
-        Some(joined) => member(call, Arc::new(joined), Wish::Look, false).await.map(Some),
+        Some(joined) => member(call, Arc::new(joined), Wish::Look).map(Some),
         None => Ok(None),
     }
 }
 
-async fn member(call: &Call, joined: Arc<Joined>, wish: Wish, fresh: bool) -> Result<Reached> {
+fn member(call: &Call, joined: Arc<Joined>, wish: Wish) -> Result<Reached> {
     let member = Arc::clone(&joined);
     let reviving = Arc::new(AtomicBool::new(false));
     let revive = move || {
@@ -104,12 +116,23 @@ async fn member(call: &Call, joined: Arc<Joined>, wish: Wish, fresh: bool) -> Re
             reviving.store(false, Ordering::SeqCst);
         });
     };
-    let pool = Pool::builder(&joined.url()).lease(call.settings.lease).revive(Arc::new(revive)).connect().await?;
-    if fresh {
-        // The keeper does it too; the first task must not be quicker.
-        set_defaults(call, &pool).await?;
-    }
+    let pool = Pool::builder(&joined.url()).lease(call.settings.lease).revive(Arc::new(revive)).build()?;
     Ok(Reached { pool, joined: Some(joined) })
+}
+
+/// What Redis tells of itself; refuses one that will not do. A server of ours that ends just now is replaced.
+pub(super) async fn facts(reached: &Reached) -> Result<Redis> {
+    let mut tries = 0;
+    loop {
+        match (reached.pool.check_redis().await, &reached.joined) {
+            (Err(error), Some(joined)) if error.kind() == ErrorKind::Redis && tries < REPLACED_WITHIN => {
+                tries += 1;
+                sleep(PAUSE).await;
+                joined.start(tell).await?;
+            }
+            (answer, _) => return answer,
+        }
+    }
 }
 
 /// Sets the pool's defaults where it has none and there are any.

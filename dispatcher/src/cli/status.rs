@@ -71,7 +71,7 @@ struct Seen {
 
 async fn look(reached: &Reached) -> Result<Seen> {
     let status = reached.pool.status().await?;
-    let redis = reached.pool.check_redis().await?;
+    let redis = reach::facts(reached).await?;
     let embedded = match &reached.joined {
         Some(joined) => Some((joined.place().clone(), keeper_of(joined.place())?)),
         None => None,

@@ -4,6 +4,7 @@
 //! what it starts is clean, so that a test can neither spend money nor read anyone's credentials.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -144,6 +145,13 @@ impl Fleet {
     /// Takes a variable away.
     pub fn env_remove(&mut self, name: &str) {
         self.env.remove(name);
+    }
+
+    /// The environment of what is started here, less some, for what starts workers by itself.
+    #[must_use]
+    pub fn variables(&self, without: &[&str]) -> Vec<(OsString, OsString)> {
+        let kept = self.env.iter().filter(|(name, _)| !without.contains(&name.as_str()));
+        kept.map(|(name, value)| (name.into(), value.into())).collect()
     }
 
     /// Starts one of the programs in the working directory, with the fleet's environment; gives its pid.

@@ -272,7 +272,13 @@ fn initialize(options: &TaskOptions, addition: &str) -> Value {
 }
 
 fn user(prompt: &str) -> Value {
-    json!({"type": "user", "message": {"role": "user", "content": [{"type": "text", "text": prompt}]}})
+    let mut content = vec![json!({"type": "text", "text": prompt})];
+    if prompt.trim_start().starts_with('/') {
+        // Alone it would be a command of the CLI (`/cost`, `/compact`). A second block makes it text for Claude, and
+        // an empty one is not sent on. Seen in 2.1.197 and 2.1.330.
+        content.push(json!({"type": "text", "text": ""}));
+    }
+    json!({"type": "user", "message": {"role": "user", "content": content}})
 }
 
 #[cfg(test)]
@@ -343,6 +349,11 @@ mod tests {
         assert_eq!(request["jsonSchema"]["title"], "SECRET-C");
         assert_eq!(lines[1]["message"]["content"][0]["text"], "SECRET-D\nline");
         assert!(call.structured);
+        assert_eq!(lines[1]["message"]["content"].as_array().unwrap().len(), 1);
+        let slash = called(json!({}), " /cost", "", None);
+        let line: Value = serde_json::from_str(slash.input.lines().nth(1).unwrap()).unwrap();
+        let text = |text: &str| json!({"type": "text", "text": text});
+        assert_eq!(line["message"]["content"], json!([text(" /cost"), text("")]));
         let plain = called(json!({}), "p", " ", None);
         let first: Value = serde_json::from_str(plain.input.lines().next().unwrap()).unwrap();
         assert_eq!(first["request"], json!({"subtype": "initialize", "hooks": null}));

@@ -1,4 +1,9 @@
 //! End-to-end stories: the real CLI, a real Redis, the real programs; one story a test.
 
 mod embedded;
+mod failures;
+mod fitness;
+mod options;
+mod place;
+mod stop;
 mod task;

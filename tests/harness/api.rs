@@ -56,6 +56,8 @@ pub struct Request {
     pub bearer: Option<String>,
     /// Model asked for.
     pub model: String,
+    /// Effort asked for.
+    pub effort: Option<String>,
     /// System text.
     pub system: String,
     /// All user texts as sent, with what the CLI adds to them.
@@ -84,6 +86,7 @@ impl Request {
             api_key: header("x-api-key").map(str::to_owned),
             bearer,
             model: position.model,
+            effort: body["output_config"]["effort"].as_str().map(str::to_owned),
             system: text_of(&body["system"]),
             user_texts: texts_of(body, "user"),
             added_texts: texts_of(body, "system"),

@@ -4,10 +4,13 @@
 //! what it starts is clean, so that a test can neither spend money nor read anyone's credentials.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+use motorpool::domain::fleet::Worker;
 use motorpool::embedded::Server;
 use motorpool::{Pool, Spec, State, TaskId, TaskOptions, TaskRecord};
 use nix::sys::signal::{Signal, kill};
@@ -144,6 +147,13 @@ impl Fleet {
         self.env.remove(name);
     }
 
+    /// The environment of what is started here, less some, for what starts workers by itself.
+    #[must_use]
+    pub fn variables(&self, without: &[&str]) -> Vec<(OsString, OsString)> {
+        let kept = self.env.iter().filter(|(name, _)| !without.contains(&name.as_str()));
+        kept.map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
     /// Starts one of the programs in the working directory, with the fleet's environment; gives its pid.
     pub fn start(&mut self, name: &str, args: &[&str]) -> i32 {
         let log = self.log(&format!("{name}-{}", self.children.len()));
@@ -160,6 +170,50 @@ impl Fleet {
     /// Starts a worker.
     pub fn worker(&mut self, args: &[&str]) -> i32 {
         self.start("motorpool-worker", args)
+    }
+
+    /// Writes an executable script outside of the working directory; gives its path.
+    pub fn script(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        // Under another name first: a script that is being written cannot be run.
+        let new = self.path(&format!("{name}.new"));
+        std::fs::write(&new, text).expect("a script");
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+        std::fs::rename(new, &path).expect("its place");
+        path
+    }
+
+    /// A path in the fleet's own directory, beside the working directory.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().canonicalize().expect("its real path").join(name)
+    }
+
+    /// What a file in the working directory holds, without the newline at its end; nothing where it is missing.
+    #[must_use]
+    pub fn read(&self, name: &str) -> Option<String> {
+        std::fs::read_to_string(self.work.join(name)).ok().map(|text| text.trim_end().to_owned())
+    }
+
+    /// Waits until a task has written something into a file in the working directory.
+    pub async fn written(&self, name: &str) -> String {
+        self.until(name, async |fleet| fleet.read(name).filter(|text| !text.is_empty())).await
+    }
+
+    /// Waits until a worker is known to the pool, and is as wanted.
+    pub async fn worker_is(&self, pid: i32, what: &str, wanted: impl Fn(&Worker) -> bool) -> Worker {
+        self.until(&format!("worker {pid} is {what}"), async |fleet| {
+            let workers = fleet.pool.workers().await.expect("the pool answers");
+            workers.into_iter().find(|worker| worker.pid as i32 == pid).filter(|worker| wanted(worker))
+        })
+        .await
+    }
+
+    /// Starts a worker and waits until it is known to the pool, fit or not.
+    pub async fn joined(&mut self, args: &[&str]) -> i32 {
+        let pid = self.worker(args);
+        self.worker_is(pid, "known", |_| true).await;
+        pid
     }
 
     /// Starts a host of so many workers.
@@ -252,6 +306,30 @@ impl Fleet {
         }
     }
 
+    /// Processes that work in the fleet's directory or have its home, those excepted that it has started itself.
+    #[must_use]
+    pub fn strays(&self) -> Vec<String> {
+        let root = self.path("");
+        let home = format!("HOME={}", root.join("home").display());
+        let own: Vec<i32> = self.children.iter().map(|child| child.id() as i32).collect();
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
+        let ours = |pid: &i32| {
+            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&root))
+                || environ.split(|byte| *byte == 0).any(|entry| entry == home.as_bytes())
+        };
+        let lives = |pid: &i32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+        };
+        let line = |pid: i32| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            format!("{pid} {}", String::from_utf8_lossy(&words).replace('\0', " "))
+        };
+        pids.filter(|pid| !own.contains(pid)).filter(ours).filter(lives).map(line).collect()
+    }
+
     /// Processes that carry the mark of a run of this fleet's pool.
     #[must_use]
     pub fn claudes(&self) -> Vec<i32> {
@@ -279,7 +357,11 @@ impl Fleet {
         }
         let findings = self.pool.examine().await.expect("the pool can be examined");
         assert_eq!(findings.broken, Vec::<String>::new(), "{}", self.logs());
-        self.until("no Claude is left", async |fleet| fleet.claudes().is_empty().then_some(())).await;
+        assert_eq!(self.strays(), Vec::<String>::new(), "processes are left\n{}", self.logs());
+        // Files of runs may hold secrets.
+        let runs = std::fs::read_dir(self.path("state/runs")).into_iter().flatten().flatten();
+        let files: Vec<_> = runs.map(|entry| entry.file_name()).collect();
+        assert!(files.is_empty(), "files of runs are left: {files:?}");
     }
 }
 
@@ -289,7 +371,8 @@ impl Drop for Fleet {
             let _ = child.kill();
             let _ = child.wait();
         }
-        for pid in self.claudes() {
+        let strays = self.strays();
+        for pid in strays.iter().filter_map(|line| line.split(' ').next()?.parse().ok()) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }

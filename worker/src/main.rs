@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgMatches, Command};
 use motorpool::embedded::{self, Joined, Place, Presence, Starter};
@@ -14,6 +15,9 @@ use motorpool_worker::{host, slot, stop};
 
 /// What the keeper hands its host, so that the host can start another keeper: a JSON list, program first.
 const KEEPER: &str = "MOTORPOOL_KEEPER";
+/// How often an unfit worker looks whether it is fit again, in milliseconds: for tests, which cannot wait so long.
+const PROBE_AGAIN_MS: &str = "MOTORPOOL_PROBE_AGAIN_MS";
+const PROBE_AGAIN: Duration = Duration::from_secs(30);
 const SCOPES: &[Scope] = &[Scope::Base, Scope::Pool, Scope::Worker];
 
 fn cli() -> Command {
@@ -140,6 +144,10 @@ fn options(settings: &Settings, sources: &Sources, embedded: bool, url: &str) ->
         lanes: settings.lanes.clone(),
         scratch,
         host: sources.machine.clone(),
+        probe_again: std::env::var(PROBE_AGAIN_MS)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .map_or(PROBE_AGAIN, Duration::from_millis),
     })
 }
 

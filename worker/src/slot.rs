@@ -22,8 +22,6 @@ use crate::process;
 use crate::stop::{Stop, Stopping};
 use crate::workplace::Workplace;
 
-/// How often an unfit worker looks whether it is fit again.
-const PROBE_AGAIN: Duration = Duration::from_secs(30);
 /// How long a usage limit is taken to last that does not say when it ends.
 const UNKNOWN_LIMIT: Duration = Duration::from_secs(300);
 /// How long leftovers of former runs get to be gone.
@@ -44,6 +42,8 @@ pub struct Options {
     pub scratch: PathBuf,
     /// The machine's name.
     pub host: String,
+    /// How often an unfit worker looks whether it is fit again.
+    pub probe_again: Duration,
 }
 
 /// A run that was claimed, and when the claim was sent.
@@ -153,7 +153,7 @@ async fn mend(
             let jitter = u64::from(std::process::id() % 20) * 100;
             Duration::from_millis(until_ms.saturating_sub(now_ms()) + jitter)
         }
-        None => PROBE_AGAIN,
+        None => options.probe_again,
     };
     let until = Instant::now() + again;
     while Instant::now() < until && stopping.now() == Stop::No {

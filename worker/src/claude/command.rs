@@ -272,7 +272,13 @@ fn initialize(options: &TaskOptions, addition: &str) -> Value {
 }
 
 fn user(prompt: &str) -> Value {
-    json!({"type": "user", "message": {"role": "user", "content": [{"type": "text", "text": prompt}]}})
+    let mut content = vec![json!({"type": "text", "text": prompt})];
+    if prompt.trim_start().starts_with('/') {
+        // Alone it would be a command of the CLI (`/cost`, `/compact`). A second block makes it text for Claude, and
+        // an empty one is not sent on. Seen in 2.1.197 and 2.1.330.
+        content.push(json!({"type": "text", "text": ""}));
+    }
+    json!({"type": "user", "message": {"role": "user", "content": content}})
 }
 
 #[cfg(test)]

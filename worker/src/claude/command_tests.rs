@@ -66,6 +66,11 @@ fn texts_go_over_stdin_and_nowhere_else() {
     assert_eq!(request["jsonSchema"]["title"], "SECRET-C");
     assert_eq!(lines[1]["message"]["content"][0]["text"], "SECRET-D\nline");
     assert!(call.structured);
+    assert_eq!(lines[1]["message"]["content"].as_array().unwrap().len(), 1);
+    let slash = called(json!({}), " /cost", "", None);
+    let line: Value = serde_json::from_str(slash.input.lines().nth(1).unwrap()).unwrap();
+    let text = |text: &str| json!({"type": "text", "text": text});
+    assert_eq!(line["message"]["content"], json!([text(" /cost"), text("")]));
     let plain = called(json!({}), "p", " ", None);
     let first: Value = serde_json::from_str(plain.input.lines().next().unwrap()).unwrap();
     assert_eq!(first["request"], json!({"subtype": "initialize", "hooks": null}));

@@ -1,0 +1,204 @@
+//! Whether a worker can work: what stops it, what it says of it, and that it goes on by itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use motorpool::{Class, State};
+use motorpool_tests::fleet::{Cli, Fleet, real_claude};
+use serde_json::{Value, json};
+
+/// Waits until each of these workers was heard so many more times: they have had their chance to do what they should
+/// not.
+async fn heard(fleet: &Fleet, pids: &[i32], times: usize) {
+    let mut seen: BTreeMap<i32, Vec<u128>> = BTreeMap::new();
+    fleet
+        .until("the workers are heard", async |fleet| {
+            let now = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_millis();
+            for worker in fleet.pool.workers().await.expect("the pool answers") {
+                let times = seen.entry(worker.pid as i32).or_default();
+                let at = now - u128::from(worker.silent_ms);
+                if times.last().is_none_or(|last| at > last + 100) {
+                    times.push(at);
+                }
+            }
+            pids.iter().all(|pid| seen.get(pid).is_some_and(|seen| seen.len() > times)).then_some(())
+        })
+        .await;
+}
+
+enum Credential {
+    Key(&'static str),
+    Token(&'static str),
+}
+use Credential::{Key, Token};
+
+#[tokio::test]
+async fn an_account_that_is_refused_stops_its_worker_and_costs_the_task_nothing() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    fleet.env("MOTORPOOL_LEASE", "3s");
+    fleet.env("CLAUDE_CODE_MAX_RETRIES", "0");
+    let cases = [
+        ("credit", Key("k"), "@status 400 Your credit balance is too low to access the API.", Class::Limit, "balance"),
+        (
+            "spent",
+            Key("k"),
+            "@status 400 You have reached your specified API usage limits. You will regain access on 2099-01-01.",
+            Class::Limit,
+            "regain access on",
+        ),
+        ("org", Key("k"), "@status 400 This organization has been disabled.", Class::Auth, "disabled organization"),
+        ("billing", Key("k"), "@status 402 Pay first.", Class::Limit, "Pay first."),
+        ("refused", Key("k"), "@status 403 Not for you.", Class::Auth, "Not for you."),
+        ("key", Key("bad"), "@say no", Class::Auth, "Invalid API key"),
+        ("token", Token("revoked"), "@say no", Class::Auth, "revoked"),
+        ("limit", Token("t"), "@limit 3600", Class::Limit, "limit"),
+    ];
+    let mut started = Vec::new();
+    for (lane, credential, ..) in &cases {
+        fleet.env_remove("ANTHROPIC_API_KEY");
+        fleet.env_remove("CLAUDE_CODE_OAUTH_TOKEN");
+        match credential {
+            Key(key) => fleet.env("ANTHROPIC_API_KEY", key),
+            Token(token) => fleet.env("CLAUDE_CODE_OAUTH_TOKEN", token),
+        }
+        started.push(fleet.joined(&["--lanes", lane]).await);
+    }
+    let mut ids = Vec::new();
+    for (lane, _, prompt, ..) in &cases {
+        ids.push(fleet.submit(prompt, json!({"lane": lane})).await);
+    }
+    for ((pid, id), (lane, _, _, class, message)) in started.iter().zip(&ids).zip(&cases) {
+        let worker = fleet.worker_is(*pid, "unfit", |worker| worker.unfit.is_some()).await;
+        let unfit = worker.unfit.expect("it is");
+        eprintln!("{lane}: {unfit:?}");
+        assert_eq!(unfit.class, *class, "{lane}: {unfit:?}");
+        assert!(unfit.message.contains(message), "{lane}: {unfit:?}");
+        assert!(unfit.hint.is_some(), "{lane}: {unfit:?}");
+        assert_eq!(unfit.until_ms.is_some(), *class == Class::Limit, "{lane}: {unfit:?}");
+        let record = fleet.reaches(*id, State::Pending).await;
+        assert_eq!((record.run, record.attempt), (1, 0), "{lane}: {record:#?}");
+        let run = &record.runs[0];
+        assert_eq!((run.class, run.charged), (Some(*class), false), "{lane}: {record:#?}");
+        assert!(run.message.as_deref().unwrap_or_default().contains(message), "{lane}: {record:#?}");
+    }
+    // They claim nothing more, be it an old task or a new one.
+    let requests = fleet.api.requests().len();
+    let mut more = Vec::new();
+    for (lane, ..) in &cases {
+        more.push(fleet.submit("@say no", json!({"lane": lane})).await);
+    }
+    heard(&fleet, &started, 2).await;
+    for (old, new) in ids.into_iter().zip(more) {
+        for (id, runs) in [(old, 1), (new, 0)] {
+            let record = fleet.pool.task(id).await.expect("the pool answers");
+            assert_eq!((record.state, record.run), (State::Pending, runs), "{record:#?}");
+        }
+    }
+    assert_eq!(fleet.api.requests().len(), requests);
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_worker_with_another_credential_does_what_one_was_refused_for() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    fleet.env("CLAUDE_CODE_MAX_RETRIES", "0");
+    fleet.env("ANTHROPIC_API_KEY", "bad");
+    let bad = fleet.joined(&[]).await;
+    let id = fleet.submit("@say done by another", json!({})).await;
+    let bad = fleet.worker_is(bad, "unfit", |worker| worker.unfit.is_some()).await;
+    fleet.env("ANTHROPIC_API_KEY", "good");
+    fleet.worker(&[]);
+    let record = fleet.over(id).await;
+    assert_eq!((record.state, record.output.as_deref()), (State::Completed, Some("done by another")), "{record:#?}");
+    assert_eq!((record.run, record.attempt), (2, 1), "{record:#?}");
+    assert_eq!(record.runs[0].worker, bad.id);
+    assert_ne!(record.runs[1].worker, bad.id);
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_limit_that_ends_lets_the_same_worker_go_on() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    fleet.env_remove("ANTHROPIC_API_KEY");
+    fleet.env("CLAUDE_CODE_OAUTH_TOKEN", "t");
+    let pid = fleet.joined(&[]).await;
+    let id = fleet.submit("@once-limit short 4\n@say after the limit", json!({})).await;
+    let worker = fleet.worker_is(pid, "unfit", |worker| worker.unfit.is_some()).await;
+    assert_eq!(worker.unfit.expect("it is").class, Class::Limit);
+    let record = fleet.over(id).await;
+    assert_eq!((record.state, record.output.as_deref()), (State::Completed, Some("after the limit")), "{record:#?}");
+    assert_eq!((record.run, record.attempt), (2, 1), "{record:#?}");
+    assert_eq!(record.runs[0].worker, record.runs[1].worker);
+    fleet.worker_is(pid, "fit again", |worker| worker.unfit.is_none()).await;
+    fleet.end().await;
+}
+
+/// The claim of a sign-in that was stored by `claude auth login`, as far as the CLI looks at it.
+fn stored_sign_in() -> Value {
+    json!({"claudeAiOauth": {"accessToken": "stored", "refreshToken": "stored", "expiresAt": 4_102_444_800_000_u64,
+        "scopes": ["user:inference", "user:profile"], "subscriptionType": "max"}})
+}
+
+#[tokio::test]
+async fn a_missing_old_or_signed_out_claude_is_told_and_mended_without_a_restart() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    fleet.env("MOTORPOOL_LEASE", "3s");
+    fleet.env("MOTORPOOL_PROBE_AGAIN_MS", "300");
+    let old = fleet.script("old", "#!/bin/sh\necho '1.0.0 (Claude Code)'\n");
+    let missing = fleet.path("missing");
+    let start = |fleet: &mut Fleet, lane: &str, bin: &std::path::Path| {
+        fleet.worker(&["--lanes", lane, "--claude-bin", &bin.display().to_string()])
+    };
+    let pids = [start(&mut fleet, "missing", &missing), start(&mut fleet, "old", &old)];
+    fleet.env_remove("ANTHROPIC_API_KEY");
+    let out = fleet.worker(&["--lanes", "out"]);
+    let cases = [
+        ("missing", pids[0], Class::Internal, "missing is no program", "npm install"),
+        ("old", pids[1], Class::Internal, "1.0.0 is too old; 2.1.197 is the oldest", "update"),
+        ("out", out, Class::Auth, "not signed in", "claude auth login"),
+    ];
+    let mut ids = Vec::new();
+    for (lane, ..) in cases {
+        ids.push(fleet.submit("@say at last", json!({"lane": lane})).await);
+    }
+    for (lane, pid, class, message, hint) in cases {
+        let worker = fleet.worker_is(pid, "unfit", |worker| worker.unfit.is_some()).await;
+        let unfit = worker.unfit.expect("it is");
+        assert_eq!((unfit.class, worker.claude), (class, None), "{lane}: {unfit:?}");
+        assert!(unfit.message.contains(message), "{lane}: {unfit:?}");
+        assert!(unfit.hint.unwrap_or_default().contains(hint), "{lane}");
+        assert!(fleet.logs().contains(message), "{lane}\n{}", fleet.logs());
+    }
+    heard(&fleet, &[pids[0], pids[1], out], 2).await;
+    for id in &ids {
+        assert_eq!(fleet.pool.task(*id).await.expect("the pool answers").run, 0);
+    }
+    assert_eq!(fleet.api.requests().len(), 0);
+
+    let real = format!("#!/bin/sh\nexec '{}' \"$@\"\n", real_claude().display());
+    fleet.script("missing", &real);
+    fleet.script("old", &real);
+    let config = fleet.path("home/.claude");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join(".credentials.json"), stored_sign_in().to_string()).unwrap();
+    for (id, (lane, pid, ..)) in ids.into_iter().zip(cases) {
+        let record = fleet.over(id).await;
+        assert_eq!((record.state, record.output.as_deref()), (State::Completed, Some("at last")), "{lane} {record:#?}");
+        let worker = fleet.worker_is(pid, "fit", |worker| worker.unfit.is_none()).await;
+        assert_eq!(worker.claude.as_deref(), Some("2.1.330"), "{lane}");
+    }
+    fleet.end().await;
+}
+
+/// A worker that is unfit and told to stop does so at once.
+#[tokio::test]
+async fn an_unfit_worker_ends_when_it_is_told() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    let pid = fleet.joined(&["--claude-bin", "/nowhere/claude"]).await;
+    let told = std::time::Instant::now();
+    fleet.kill(pid, nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(fleet.ended(pid).await, Some(0));
+    assert!(told.elapsed() < Duration::from_secs(5));
+    assert!(fleet.pool.workers().await.expect("the pool answers").is_empty());
+    fleet.end().await;
+}

@@ -119,12 +119,12 @@ async fn plan_mode_denies_what_writes_and_the_result_says_so() {
     assert_eq!((record.state, record.denied.len()), (State::Completed, 0), "{record:#?}");
     assert_eq!(fleet.read("new.txt").as_deref(), Some("text"));
 
-    let bash = "@bash echo made > made.txt\n@say ran";
+    let bash = "@bash python3 -c \"open('made.txt', 'w').write('made')\"\n@say ran";
     let record = fleet.run(bash, json!({"permission_mode": "acceptEdits"})).await;
     assert_eq!((record.state, fleet.read("made.txt")), (State::Completed, None), "{record:#?}");
     assert_eq!(record.denied.len(), 1, "{record:#?}");
     assert!(record.denied[0].starts_with("Bash"), "{record:#?}");
-    let options = json!({"permission_mode": "acceptEdits", "allowed_tools": ["Bash(echo:*)"]});
+    let options = json!({"permission_mode": "acceptEdits", "allowed_tools": ["Bash(python3:*)"]});
     let record = fleet.run(bash, options).await;
     assert_eq!(record.denied, Vec::<String>::new(), "{record:#?}");
     assert_eq!(fleet.read("made.txt").as_deref(), Some("made"));

@@ -40,12 +40,9 @@ async fn a_tasks_environment_is_the_workers_without_what_is_not_its_business() {
     fleet.end().await;
 }
 
-/// An MCP server that says it was started, and nothing else.
+/// An MCP server that says it was started, and ends: the CLI goes on without it at once.
 fn server(fleet: &Fleet, name: &str) -> String {
-    let text = format!(
-        "#!/bin/sh\necho \"$1 $TOKEN\" > {}\nwhile read -r line; do :; done\n",
-        fleet.path(&format!("{name}.started")).display()
-    );
+    let text = format!("#!/bin/sh\necho \"$1 $TOKEN\" > {}\n", fleet.path(&format!("{name}.started")).display());
     fleet.script(name, &text).display().to_string()
 }
 
@@ -53,9 +50,10 @@ fn server(fleet: &Fleet, name: &str) -> String {
 async fn only_the_mcp_servers_of_the_task_are_started() {
     let mut fleet = Fleet::new(Cli::Real).await;
     let [of_repository, of_user, of_task] = ["repository", "user", "task"].map(|name| server(&fleet, name));
-    let one = |command: &str| json!({"mcpServers": {"other": {"command": command, "args": ["a"]}}}).to_string();
-    std::fs::write(fleet.work.join(".mcp.json"), one(&of_repository)).unwrap();
-    std::fs::write(fleet.path("home/.claude.json"), one(&of_user)).unwrap();
+    let one =
+        |name: &str, command: &str| json!({"mcpServers": {name: {"command": command, "args": ["a"]}}}).to_string();
+    std::fs::write(fleet.work.join(".mcp.json"), one("repository", &of_repository)).unwrap();
+    std::fs::write(fleet.path("home/.claude.json"), one("user", &of_user)).unwrap();
     fleet.env("MCP_SECRET", "SECRET-VALUE");
     fleet.worker(&[]);
     let mut options = may_run();

@@ -2,7 +2,7 @@
 //!
 //! Stateless between tasks. Not here: the run itself (`attempt`), what becomes of it (`motorpool::domain::attempt`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use motorpool::domain::attempt::{Class, Ending, Failure, Outcome, Report};
@@ -276,6 +276,7 @@ async fn run_one(
     if let Err(failure) = end_leftovers(seat).await {
         return failed(failure);
     }
+    remove_stale_files(&options.scratch);
     let (job, mcp_file) = match prepare(seat, claimed, probe, options) {
         Ok(prepared) => prepared,
         Err(failure) => return failed(failure),
@@ -293,12 +294,15 @@ async fn run_one(
             }
         }
     };
+    let outside = World { seat: Mutex::new(seat), lease, output };
     let end = async {
+        stopping.at_least(Stop::Drain).await;
+        // For who looks at the list of workers; a Redis that is away does not hear it.
+        let _ = outside.seat.lock().await.report(|presence| presence.draining = true).await;
         stopping.at_least(Stop::Now).await;
         stop.send_replace(true);
         std::future::pending::<()>().await;
     };
-    let outside = World { seat: Mutex::new(seat), lease, output };
     let finished = tokio::select! {
         finished = drive::drive(job, &outside, Notices { cancel: cancelled, stop: stopped }) => finished,
         // These two only raise flags and never return.
@@ -340,6 +344,18 @@ async fn end_leftovers(seat: &Seat) -> Result<(), Failure> {
         Err(error) => {
             tracing::warn!(%error, "it is not known whether there are leftovers of former runs");
             Ok(())
+        }
+    }
+}
+
+/// Files that a killed worker left may hold secrets; a file's name says whose it is.
+fn remove_stale_files(scratch: &Path) {
+    for entry in std::fs::read_dir(scratch).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix("mcp-")?.split('-').next()?.parse::<i32>().ok());
+        let Some(owner) = owner.filter(|pid| *pid > 0) else { continue };
+        if nix::sys::signal::kill(nix::unistd::Pid::from_raw(owner), None) == Err(nix::errno::Errno::ESRCH) {
+            let _ = std::fs::remove_file(entry.path());
         }
     }
 }

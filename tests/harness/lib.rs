@@ -1,4 +1,5 @@
 //! The harness of the end-to-end tests.
 
 pub mod api;
+pub mod faults;
 pub mod fleet;

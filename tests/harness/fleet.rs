@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use motorpool::domain::fleet::Worker;
-use motorpool::embedded::Server;
+use motorpool::embedded::{Server, ServerOptions};
 use motorpool::{Pool, Spec, State, TaskId, TaskOptions, TaskRecord};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -46,7 +46,7 @@ pub struct Fleet {
     /// Everything else: home, temporary files, state.
     pub root: TempDir,
     env: BTreeMap<String, String>,
-    children: Vec<Child>,
+    pub(crate) children: Vec<Child>,
 }
 
 /// A program of this workspace; refused where it is older than the sources, since nothing here builds it.
@@ -104,16 +104,32 @@ pub fn real_claude() -> PathBuf {
     path
 }
 
+/// The Redis of a fleet: its data and its socket lie in the fleet's directory, so that it can be started again.
+pub(crate) async fn redis(root: &Path) -> Server {
+    let options = ServerOptions {
+        dir: root.join("redis"),
+        socket: root.join("redis/redis.sock"),
+        path: std::env::var_os("PATH").unwrap_or_default(),
+        lock: None,
+    };
+    Server::start(options).await.expect("a private Redis starts")
+}
+
 impl Fleet {
     /// A Redis, an API and a pool, no worker yet.
     pub async fn new(cli: Cli) -> Self {
-        let server = Server::temporary().await.expect("a private Redis starts");
+        Self::with_lease(cli, 15).await
+    }
+
+    /// The same with a lease of so many seconds.
+    pub async fn with_lease(cli: Cli, lease_s: u64) -> Self {
         let api = FakeApi::start().await;
         let root = tempfile::Builder::new().prefix("motorpool-test-").tempdir().expect("a temporary directory");
         let real = root.path().canonicalize().expect("its real path");
-        for dir in ["work", "home", "tmp", "state"] {
+        for dir in ["work", "home", "tmp", "state", "redis"] {
             std::fs::create_dir(real.join(dir)).expect("a directory in it");
         }
+        let server = redis(root.path()).await;
         let claude = match cli {
             Cli::Real => real_claude(),
             Cli::StandIn => program("fake-claude"),
@@ -130,10 +146,12 @@ impl Fleet {
             ("MOTORPOOL_REDIS_URL", server.url()),
             ("MOTORPOOL_STATE_DIR", text(real.join("state"))),
             ("MOTORPOOL_CLAUDE_BIN", text(claude)),
-            ("MOTORPOOL_LEASE", "15s".to_owned()),
+            ("MOTORPOOL_LEASE", format!("{lease_s}s")),
         ];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let pool = Pool::connect(&server.url()).await.expect("the pool answers");
+        // Whoever writes first fixes the lease of the pool.
+        let lease = Duration::from_secs(lease_s);
+        let pool = Pool::builder(&server.url()).lease(lease).connect().await.expect("the pool answers");
         Self { server, api, pool, work: real.join("work"), root, env, children: Vec::new() }
     }
 
@@ -311,7 +329,8 @@ impl Fleet {
     pub fn strays(&self) -> Vec<String> {
         let root = self.path("");
         let home = format!("HOME={}", root.join("home").display());
-        let own: Vec<i32> = self.children.iter().map(|child| child.id() as i32).collect();
+        let mut own: Vec<i32> = self.children.iter().map(|child| child.id() as i32).collect();
+        own.extend(self.server.pid().map(|pid| pid as i32));
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
         let ours = |pid: &i32| {

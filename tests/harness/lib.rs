@@ -1,5 +1,6 @@
 //! The harness of the end-to-end tests.
 
 pub mod api;
+pub mod faults;
 pub mod fleet;
 pub mod project;

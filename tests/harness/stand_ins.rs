@@ -66,7 +66,7 @@ impl Claude {
 #[test]
 fn it_says_what_it_is() {
     let output = Command::new(env!("CARGO_BIN_EXE_fake-claude")).arg("--version").output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "0.0.0 (motorpool stand-in for Claude Code)\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "2.1.330 (motorpool stand-in for Claude Code)\n");
 }
 
 #[test]

@@ -81,6 +81,8 @@ async fn run(matches: &ArgMatches) -> Result<()> {
             .hint("start workers outside of tasks"));
     }
     let stopping = stop::listen(settings.drain_timeout)?;
+    motorpool::process::adopt_orphans()
+        .map_err(|error| Error::failed(format!("orphans of tasks cannot be adopted: {error}")))?;
     let joined = if settings.redis_url.is_none() { Some(join(&settings, &sources).await?) } else { None };
     if is_host {
         let program = std::env::current_exe()
@@ -97,8 +99,6 @@ async fn run(matches: &ArgMatches) -> Result<()> {
         (None, None) => return Err(Error::failed("there is no Redis URL")),
     };
     let pool = connect(&settings, &url).await?;
-    motorpool::process::adopt_orphans()
-        .map_err(|error| Error::failed(format!("orphans of tasks cannot be adopted: {error}")))?;
     slot::work(&pool, &options(&settings, &sources, joined.is_some(), &url)?, stopping).await
 }
 
@@ -120,7 +120,8 @@ async fn join(settings: &Settings, sources: &Sources) -> Result<Joined> {
 }
 
 async fn connect(settings: &Settings, url: &str) -> Result<Pool> {
-    let name: Name = settings.pool.parse()?;
+    // An embedded pool is alone in its Redis.
+    let name: Name = if settings.redis_url.is_some() { settings.pool.parse()? } else { Name::default() };
     Pool::builder(url).name(name).lease(settings.lease).connect().await
 }
 

@@ -169,6 +169,21 @@ pub fn reap_orphans() {
     }
 }
 
+/// Ends what a dead worker left behind: processes of a run that were handed to this process as orphans, and all below
+/// them. For a host, whose own children carry no mark. Gives what is still there after the deadline.
+pub async fn end_orphans(deadline: Duration) -> Result<(), Vec<i32>> {
+    let me = std::process::id() as i32;
+    end(deadline, || {
+        let all = processes();
+        let is_orphan = |one: &&Process| one.parent == me && !one.zombie && table::mark(one.pid).is_some();
+        let seeds = all.iter().filter(is_orphan).map(|one| one.pid).collect();
+        let alive = with_descendants(&all, seeds, &own().clone(), 0);
+        signal_all(&alive, Signal::SIGKILL);
+        alive.iter().filter(|one| !one.zombie).map(|one| one.pid).collect()
+    })
+    .await
+}
+
 /// What [`leftovers`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leftovers {

@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::process::{Owned, end_orphans, reap_orphans};
 use crate::stop::{Stop, Stopping};
 use restart::Restart;
 
@@ -46,12 +47,7 @@ pub async fn keep(options: Options, mut stopping: Stopping) {
         tokio::task::spawn_local(keep_slot(n + 1, start, stopping.clone()))
     });
     let slots: Vec<_> = slots.collect();
-    let watch = async {
-        match &options.joined {
-            Some(joined) => watch_pool(joined).await,
-            None => std::future::pending().await,
-        }
-    };
+    let watch = watch(options.joined.as_ref());
     tokio::select! {
         // Its cancellation loses a look at the pool, which is about to end.
         () = watch => {}
@@ -62,11 +58,14 @@ pub async fn keep(options: Options, mut stopping: Stopping) {
     }
 }
 
-/// Brings the pool's server back where its keeper died; a pool that was ended on purpose stays ended.
-async fn watch_pool(joined: &Joined) {
+/// Once a second: orphans that ended are reaped, and the pool's server is brought back where its keeper died; a pool
+/// that was ended on purpose stays ended.
+async fn watch(joined: Option<&Joined>) {
     loop {
         sleep(Duration::from_secs(1)).await;
-        if embedded::ping(&joined.socket()).await == Ping::Gone
+        reap_orphans();
+        if let Some(joined) = joined
+            && embedded::ping(&joined.socket()).await == Ping::Gone
             && let Err(error) = joined.ensure().await
         {
             tracing::warn!(%error, "the pool's server is gone and does not come back yet");
@@ -90,11 +89,16 @@ async fn keep_slot(n: u32, start: Start, mut stopping: Stopping) {
                 tracing::error!(slot = n, program = %start.program.display(), %error, "the worker cannot be started")
             }
             Ok(mut worker) => {
+                let _owned = worker.id().map(Owned::new);
                 tokio::select! {
                     // The child stays ours; it is waited for below.
                     ended = worker.wait() => {
                         let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
                         tracing::warn!(slot = n, status, "the worker ended");
+                        // Its Claude died with it; what Claude had started was handed to us.
+                        if let Err(left) = end_orphans(SECOND).await {
+                            tracing::error!(slot = n, ?left, "what the worker left behind cannot be ended");
+                        }
                     }
                     _ = stopping.at_least(Stop::Drain) => return end(n, worker, stopping).await,
                 }

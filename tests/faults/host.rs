@@ -1,0 +1,136 @@
+//! A host: its workers come back, drain with it, and outlive it only as long as they have something to finish.
+
+use std::time::Duration;
+
+use motorpool::TaskId;
+use motorpool_tests::faults::{children, lives, signal};
+use motorpool_tests::fleet::{Cli, Fleet};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+async fn keeps(fleet: &Fleet, host: i32, count: usize) -> Vec<i32> {
+    fleet
+        .until(&format!("the host keeps {count}"), async |_| {
+            let workers = children(host);
+            (workers.len() == count).then_some(workers)
+        })
+        .await
+}
+
+/// Each worker of a host runs a task that has begun and goes on for a while.
+async fn at_work(fleet: &Fleet, count: usize) -> Vec<TaskId> {
+    fleet.all_joined(count).await;
+    let mut ids = Vec::new();
+    for n in 0..count {
+        ids.push(fleet.submit(&format!("@bash touch begun-{n}; sleep 3\n@say {n}"), json!({})).await);
+    }
+    fleet
+        .until("every task has begun", async |fleet| {
+            (0..count).all(|n| fleet.work.join(format!("begun-{n}")).exists()).then_some(())
+        })
+        .await;
+    ids
+}
+
+#[tokio::test]
+async fn a_killed_worker_is_started_again_with_growing_waits() {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    let host = fleet.host(2);
+    let mut before = keeps(&fleet, host, 2).await;
+    let other = before[1];
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        let victim = before.iter().copied().find(|pid| *pid != other).expect("the slot has a worker");
+        signal(victim, Signal::SIGKILL);
+        let killed = Instant::now();
+        before = fleet
+            .until("a new one", async |_| {
+                let now = children(host);
+                (now.len() == 2 && !now.contains(&victim)).then_some(now)
+            })
+            .await;
+        waits.push(killed.elapsed().as_millis());
+        assert!(before.contains(&other), "the other slot is not concerned");
+    }
+    eprintln!("waits in ms: {waits:?}");
+    // 100 ms, doubling: what is seen is that and the time of a start and of a look.
+    for (n, wait) in waits.iter().enumerate() {
+        let wanted = 100 << n;
+        assert!((wanted..wanted + 700).contains(wait), "{waits:?}");
+    }
+    fleet.all_joined(2).await;
+    let record = fleet.run("@say well", json!({})).await;
+    assert_eq!(record.attempt, 1);
+    fleet.end_empty().await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_told_to_end_drains_its_workers() {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    let host = fleet.host(3);
+    let ids = at_work(&fleet, 3).await;
+    let waiting = fleet.submit("@say nobody takes this one", json!({})).await;
+    fleet.kill(host, Signal::SIGTERM);
+    assert_eq!(fleet.ended(host).await, Some(0));
+    assert_eq!(fleet.alive(), Vec::<i32>::new());
+    for id in &ids {
+        let record = fleet.over(*id).await;
+        assert_eq!((record.run, record.attempt), (1, 1), "{}", fleet.logs());
+    }
+    assert_eq!(fleet.pool.workers().await.unwrap().len(), 0);
+    assert_eq!(fleet.pool.task(waiting).await.unwrap().run, 0);
+    fleet.end_empty().await;
+}
+
+#[tokio::test]
+async fn workers_of_a_killed_host_finish_and_end() {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    let host = fleet.host(3);
+    let ids = at_work(&fleet, 3).await;
+    let workers = children(host);
+    assert_eq!(workers.len(), 3);
+    fleet.kill(host, Signal::SIGKILL);
+    let killed = Instant::now();
+    for id in &ids {
+        let record = fleet.over(*id).await;
+        assert_eq!((record.run, record.attempt), (1, 1), "{}", fleet.logs());
+    }
+    fleet.until("the workers have ended", async |_| (!workers.iter().any(|pid| lives(*pid))).then_some(())).await;
+    eprintln!("everything had ended {:?} after the kill of the host", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(15));
+    assert_eq!(fleet.pool.workers().await.unwrap().len(), 0, "they have left in good order");
+    fleet.end_empty().await;
+}
+
+/// The whole machine's processes at once; what Claude's tools had started is ended by the next one that works there.
+#[tokio::test]
+async fn host_and_workers_killed_together_leave_nothing_behind() {
+    let mut fleet = Fleet::with_lease(Cli::StandIn, 3).await;
+    let host = fleet.host(2);
+    fleet.all_joined(2).await;
+    let mut ids = Vec::new();
+    for n in 0..2 {
+        let prompt = format!("@bash [ -e begun-{n} ] || {{ touch begun-{n}; sleep 300; }}\n@say {n}");
+        ids.push(fleet.submit(&prompt, json!({})).await);
+    }
+    fleet
+        .until("both have begun", async |fleet| {
+            (0..2).all(|n| fleet.work.join(format!("begun-{n}")).exists()).then_some(())
+        })
+        .await;
+    let workers = children(host);
+    for pid in std::iter::once(host).chain(workers) {
+        fleet.kill(pid, Signal::SIGKILL);
+    }
+    let killed = Instant::now();
+    // The new host has nobody's word of the old one.
+    sleep(Duration::from_millis(200)).await;
+    fleet.host(2);
+    for record in fleet.completed_once(&ids).await {
+        assert_eq!((record.run, record.attempt), (2, 2));
+    }
+    eprintln!("both tasks were done {:?} after the kill", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(3 + 10));
+    fleet.end_empty().await;
+}

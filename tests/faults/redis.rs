@@ -1,0 +1,143 @@
+//! Redis is killed or frozen, for less and for more than a lease, while tasks run.
+
+use std::time::Duration;
+
+use motorpool::TaskId;
+use motorpool_tests::faults::signal;
+use motorpool_tests::fleet::{Cli, Fleet};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+const WORKERS: usize = 3;
+
+/// How Redis is away.
+#[derive(Clone, Copy)]
+enum Away {
+    Killed,
+    Frozen,
+}
+
+impl Away {
+    async fn begins(self, fleet: &mut Fleet) {
+        match self {
+            Self::Killed => fleet.redis_down().await,
+            Self::Frozen => signal(fleet.redis_pid(), Signal::SIGSTOP),
+        }
+    }
+
+    async fn ends(self, fleet: &mut Fleet) {
+        match self {
+            Self::Killed => fleet.redis_up().await,
+            Self::Frozen => signal(fleet.redis_pid(), Signal::SIGCONT),
+        }
+    }
+}
+
+/// Workers, each in the middle of a task that has begun with `command`.
+async fn at_work(lease_s: u64, command: impl Fn(usize) -> String) -> (Fleet, Vec<TaskId>) {
+    let mut fleet = Fleet::with_lease(Cli::StandIn, lease_s).await;
+    for _ in 0..WORKERS {
+        fleet.worker(&[]);
+    }
+    fleet.all_joined(WORKERS).await;
+    let mut ids = Vec::new();
+    for n in 0..WORKERS {
+        ids.push(fleet.submit(&format!("@bash {}\n@say {n}", command(n)), json!({})).await);
+    }
+    fleet
+        .until("every task has begun", async |fleet| {
+            (0..WORKERS).all(|n| fleet.work.join(format!("begun-{n}")).exists()).then_some(())
+        })
+        .await;
+    (fleet, ids)
+}
+
+/// Less than a lease: no run is lost, and none starts twice.
+async fn shorter_than_the_lease(away: Away) {
+    let (mut fleet, ids) = at_work(6, |n| format!("touch begun-{n}; sleep 8")).await;
+    // At any point between two beats.
+    for _ in 0..2 {
+        away.begins(&mut fleet).await;
+        sleep(Duration::from_millis(1800)).await;
+        away.ends(&mut fleet).await;
+        sleep(Duration::from_millis(500)).await;
+    }
+    for record in fleet.completed_once(&ids).await {
+        let happened = fleet.happened(record.id).await;
+        assert_eq!((record.run, record.attempt), (1, 1), "{happened:?}\n{}", fleet.logs());
+    }
+    fleet.end_empty().await;
+}
+
+/// More than a lease: the workers end their Claude; nothing is charged; the tasks are done by a new run.
+async fn longer_than_the_lease(away: Away) {
+    let command = |n| format!("[ -e begun-{n} ] || {{ touch begun-{n}; sleep 300; }}");
+    let (mut fleet, ids) = at_work(3, command).await;
+    away.begins(&mut fleet).await;
+    let begin = Instant::now();
+    fleet.until("the workers end their Claude", async |fleet| fleet.claudes().is_empty().then_some(())).await;
+    let ended = begin.elapsed();
+    eprintln!("all Claudes were gone {ended:?} after Redis");
+    assert!(ended < Duration::from_secs(3 + 3), "{ended:?}");
+    sleep(Duration::from_secs(7).saturating_sub(ended)).await;
+    away.ends(&mut fleet).await;
+    let back = Instant::now();
+    for record in fleet.completed_once(&ids).await {
+        let happened = fleet.happened(record.id).await;
+        // A claim that was sent while Redis was away counts its lease from there, and may give the task back once more.
+        assert!(record.run >= 2 && record.attempt == 1, "{happened:?}\n{}", fleet.logs());
+        let (_, before) = record.runs.split_last().expect("it ran");
+        assert!(before.iter().all(|run| !run.charged && run.class.is_none()), "{before:?}");
+        assert_eq!(happened.get("lost"), None);
+    }
+    eprintln!("all tasks were done {:?} after Redis was back", back.elapsed());
+    fleet.end_empty().await;
+}
+
+#[tokio::test]
+async fn killed_for_less_than_a_lease() {
+    shorter_than_the_lease(Away::Killed).await;
+}
+
+#[tokio::test]
+async fn frozen_for_less_than_a_lease() {
+    shorter_than_the_lease(Away::Frozen).await;
+}
+
+#[tokio::test]
+async fn killed_for_more_than_a_lease() {
+    longer_than_the_lease(Away::Killed).await;
+}
+
+#[tokio::test]
+async fn frozen_for_more_than_a_lease() {
+    longer_than_the_lease(Away::Frozen).await;
+}
+
+/// Idle workers come back by themselves: each fetches its next task soon after Redis is there again.
+#[tokio::test]
+async fn idle_workers_fetch_again() {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    for lane in ["a", "b", "c"] {
+        fleet.worker(&["--lanes", lane]);
+    }
+    fleet.all_joined(3).await;
+    for away in [Away::Killed, Away::Frozen] {
+        away.begins(&mut fleet).await;
+        sleep(Duration::from_secs(3)).await;
+        away.ends(&mut fleet).await;
+        let back = Instant::now();
+        let mut ids = Vec::new();
+        for lane in ["a", "b", "c"] {
+            // In a lane that only one worker serves, so that no other one hides it.
+            ids.push(fleet.submit("@say here", json!({"lane": lane})).await);
+        }
+        for record in fleet.completed_once(&ids).await {
+            assert_eq!((record.run, record.attempt), (1, 1));
+        }
+        assert!(back.elapsed() < Duration::from_secs(10), "{:?}\n{}", back.elapsed(), fleet.logs());
+        eprintln!("all idle workers had fetched {:?} after Redis was back", back.elapsed());
+    }
+    fleet.end_empty().await;
+}

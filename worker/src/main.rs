@@ -157,7 +157,8 @@ fn secrets(url: &str) -> Vec<String> {
     let credentials =
         url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(credentials, _)| credentials);
     let password = credentials.and_then(|credentials| credentials.split_once(':')).map(|(_, password)| password);
-    password.filter(|password| !password.is_empty()).map(str::to_owned).into_iter().collect()
+    let queried = url.split_once("pass=").map(|(_, rest)| rest.split('&').next().unwrap_or(rest));
+    [password, queried].into_iter().flatten().filter(|one| !one.is_empty()).map(str::to_owned).collect()
 }
 
 /// The host's settings as its workers' arguments.

@@ -2,7 +2,7 @@
 //!
 //! Stateless between tasks. Not here: the run itself (`attempt`), what becomes of it (`motorpool::domain::attempt`).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use motorpool::domain::attempt::{Class, Ending, Failure, Outcome, Report};
@@ -24,6 +24,8 @@ use crate::workplace::Workplace;
 
 /// How long a usage limit is taken to last that does not say when it ends.
 const UNKNOWN_LIMIT: Duration = Duration::from_secs(300);
+/// How long a result is offered to a Redis that is away when the process ends; its host waits 10 s.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long leftovers of former runs get to be gone.
 const LEFTOVERS: Duration = Duration::from_secs(5);
 
@@ -249,7 +251,7 @@ async fn settle(
     let settled = tokio::select! {
         settled = settling => settled,
         // Redis is away and the process ends: after a lease the pool counts the run as lost anyway.
-        () = async { stopping.at_least(Stop::Now).await; sleep(patience).await } => {
+        () = async { stopping.at_least(Stop::Now).await; sleep(patience.min(LAST_WORDS)).await } => {
             tracing::error!(%task, run, "Redis did not take the result in time; the run counts as lost");
             return Ok(None);
         }
@@ -273,10 +275,10 @@ async fn run_one(
     stopping: &Stopping,
 ) -> Finished {
     let lease = &claimed.lease;
-    if let Err(failure) = end_leftovers(seat).await {
-        return failed(failure);
+    if let Err(why) = end_leftovers(seat).await {
+        return cannot_work(why);
     }
-    remove_stale_files(&options.scratch);
+    remove_stale_files(options);
     let (job, mcp_file) = match prepare(seat, claimed, probe, options) {
         Ok(prepared) => prepared,
         Err(failure) => return failed(failure),
@@ -298,7 +300,12 @@ async fn run_one(
     let end = async {
         stopping.at_least(Stop::Drain).await;
         // For who looks at the list of workers; a Redis that is away does not hear it.
-        let _ = outside.seat.lock().await.report(|presence| presence.draining = true).await;
+        let mut now = stopping.clone();
+        tokio::select! {
+            _ = async { outside.seat.lock().await.report(|presence| presence.draining = true).await } => {}
+            // What is lost is a remark.
+            _ = now.at_least(Stop::Now) => {}
+        }
         stopping.at_least(Stop::Now).await;
         stop.send_replace(true);
         std::future::pending::<()>().await;
@@ -313,6 +320,14 @@ async fn run_one(
         let _ = std::fs::remove_file(file);
     }
     finished
+}
+
+/// The task is whole and goes to another worker; this one claims nothing until it is mended.
+fn cannot_work(why: Failure) -> Finished {
+    let ending = Ending::Stopped(why.message.clone());
+    let outcome = Outcome { report: Report::default(), ending, retry_after_ms: None };
+    let unfit = Unfit { class: Class::Internal, message: why.message, hint: why.hint, until_ms: None };
+    Finished::Outcome(Box::new(Classified { outcome, limit: None, unfit: Some(unfit) }))
 }
 
 fn failed(failure: Failure) -> Finished {
@@ -349,15 +364,22 @@ async fn end_leftovers(seat: &Seat) -> Result<(), Failure> {
 }
 
 /// Files that a killed worker left may hold secrets; a file's name says whose it is.
-fn remove_stale_files(scratch: &Path) {
-    for entry in std::fs::read_dir(scratch).into_iter().flatten().flatten() {
+fn remove_stale_files(options: &Options) {
+    let prefix = file_prefix(options);
+    for entry in std::fs::read_dir(&options.scratch).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.strip_prefix("mcp-")?.split('-').next()?.parse::<i32>().ok());
+        let owner = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.split('-').next()?.parse::<i32>().ok());
         let Some(owner) = owner.filter(|pid| *pid > 0) else { continue };
         if nix::sys::signal::kill(nix::unistd::Pid::from_raw(owner), None) == Err(nix::errno::Errno::ESRCH) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
+}
+
+/// The machine is part of the name: a process id means nothing on another one that shares the directory.
+fn file_prefix(options: &Options) -> String {
+    let host: String = options.host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    format!("mcp-{host}-")
 }
 
 type Prepared = (Job, Option<PathBuf>);
@@ -378,7 +400,8 @@ fn prepare(seat: &Seat, claimed: &Claimed, probe: &Probe, options: &Options) -> 
     let mcp_file = match mcp::config(&merged.mcp_servers, &options.env).map_err(failure)? {
         None => None,
         Some(text) => {
-            let file = options.scratch.join(format!("mcp-{}-{}.json", std::process::id(), lease.task()));
+            let file =
+                options.scratch.join(format!("{}{}-{}.json", file_prefix(options), std::process::id(), lease.task()));
             mcp::write(&file, &text).map_err(failure)?;
             Some(file)
         }

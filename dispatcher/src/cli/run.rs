@@ -80,6 +80,8 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
         said: None,
         cancel: None,
         asked: false,
+        proof_by: None,
+        away_since: None,
     };
     task.follow(call).await
 }
@@ -92,6 +94,11 @@ enum Cancel {
     /// No worker could ever take it.
     Hopeless(Unfit),
 }
+
+/// How long a task that ran out of time is waited for to be proved stopped: a lost worker is noticed within.
+const PROOF: Duration = Duration::from_secs(60);
+/// An embedded pool that was away for so long does not come back.
+const GONE: Duration = Duration::from_secs(60);
 
 /// What a look found.
 #[derive(Debug)]
@@ -122,6 +129,10 @@ struct Follow<'a> {
     cancel: Option<Cancel>,
     /// The pool has heard that it is to be cancelled.
     asked: bool,
+    /// A cancel that nobody watches is given up then: its worker may be gone with its machine.
+    proof_by: Option<Instant>,
+    /// Since when Redis is away.
+    away_since: Option<Instant>,
 }
 
 impl Follow<'_> {
@@ -129,11 +140,21 @@ impl Follow<'_> {
         let mut watch = self.reached.pool.watch(self.id).await;
         loop {
             let step = self.look().await;
+            let is_over = matches!(&step, Step::Looked(Ok(look)) if !look.record.state.is_unfinished());
+            if !is_over && self.proof_by.is_some_and(|by| Instant::now() >= by) {
+                self.give_up();
+                return Ok(4);
+            }
             match step {
                 Step::Signal if self.cancel.is_some() => return Ok(self.give_up()),
                 Step::Signal => self.start_cancel(Cancel::Interrupted, "cancelling; a second Ctrl-C does not wait"),
                 Step::Deadline => self.start_cancel(Cancel::TimedOut, "the time is up; cancelling"),
                 Step::Looked(Err(error)) if error.kind() == ErrorKind::Redis => {
+                    // The embedded pool's keeper is started anew by then, or it cannot be.
+                    let since = *self.away_since.get_or_insert_with(Instant::now);
+                    if self.reached.joined.is_some() && since.elapsed() > GONE {
+                        return Err(error);
+                    }
                     self.progress.show(&format!("{}: reconnecting to Redis", self.id), "");
                     self.pause(Instant::now() + Duration::from_millis(200)).await;
                 }
@@ -143,6 +164,7 @@ impl Follow<'_> {
                     return self.conclude(look.record, call.json);
                 }
                 Step::Looked(Ok(look)) => {
+                    self.away_since = None;
                     self.show(&look);
                     let until = Instant::now() + PACE;
                     let signals = self.signals.clone();
@@ -199,6 +221,9 @@ impl Follow<'_> {
 
     fn start_cancel(&mut self, cancel: Cancel, words: &str) {
         self.progress.say(&format!("{}: {words}", self.id));
+        if matches!(cancel, Cancel::TimedOut) {
+            self.proof_by = Some(Instant::now() + PROOF);
+        }
         self.cancel = Some(cancel);
     }
 

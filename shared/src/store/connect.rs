@@ -32,8 +32,10 @@ impl std::fmt::Debug for Connector {
 /// A URL without its password.
 #[must_use]
 pub(crate) fn without_password(url: &str) -> String {
+    let is_socket = url.starts_with("unix:") || url.starts_with("redis+unix:");
     match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}***{}", &url[..scheme + 3], &url[at..]),
+        // In a path to a socket an @ means nothing.
+        (Some(scheme), Some(at)) if at > scheme && !is_socket => format!("{}***{}", &url[..scheme + 3], &url[at..]),
         _ => match url.split_once("pass=") {
             Some((before, rest)) => format!("{before}pass=***{}", rest.find('&').map_or("", |i| &rest[i..])),
             None => url.to_owned(),
@@ -190,6 +192,8 @@ mod tests {
             ("redis://h:1", "redis://h:1"),
             ("unix:///x?db=1&pass=secret", "unix:///x?db=1&pass=***"),
             ("redis://:p@ss@h", "redis://***@h"),
+            ("unix:///home/me@corp/r.sock?pass=secret", "unix:///home/me@corp/r.sock?pass=***"),
+            ("unix:///r.sock?pass=a@b", "unix:///r.sock?pass=***"),
         ] {
             assert_eq!(without_password(url), expected);
         }

@@ -125,7 +125,14 @@ impl Start {
 }
 
 /// Drains a worker: told once, told again when the host is, killed when it does not end.
-async fn end(n: u32, mut worker: Child, mut stopping: Stopping) {
+async fn end(n: u32, worker: Child, stopping: Stopping) {
+    end_worker(n, worker, stopping).await;
+    if let Err(left) = end_orphans(SECOND).await {
+        tracing::error!(slot = n, ?left, "what the worker left behind cannot be ended");
+    }
+}
+
+async fn end_worker(n: u32, mut worker: Child, mut stopping: Stopping) {
     signal(&worker, Signal::SIGTERM);
     tokio::select! {
         _ = worker.wait() => return,

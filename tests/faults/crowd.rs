@@ -21,7 +21,7 @@ impl Crowd {
         let mut fleet = Fleet::with_lease(self.cli, 3).await;
         let host = fleet.host(self.workers);
         fleet.all_joined(1).await;
-        let options = json!({"max_attempts": self.max_attempts, "allowed_tools": ["Bash"], "model": "sonnet"});
+        let options = json!({"max_attempts": self.max_attempts, "permission_mode": "acceptEdits", "allowed_tools": ["Bash"], "model": "sonnet"});
         let options = TaskOptions::from_json(options.as_object().unwrap()).unwrap();
         let spec = |n: usize| {
             // Tasks of at most 0.3 s each, besides the CLI's own time.

@@ -279,7 +279,17 @@ async fn run_one(
         return cannot_work(why);
     }
     remove_stale_files(options);
-    let (job, mcp_file) = match prepare(seat, claimed, probe, options) {
+    let mut sent = claimed.sent;
+    if sent.elapsed() >= lease.lease() / 3 {
+        // The claim was repeated through an outage: counted from its first sending the lease would be over already.
+        let beaten = Instant::now();
+        match seat.beat(lease, &motorpool::Progress::default()).await {
+            Ok(pool::Beat::Ok | pool::Beat::Cancel) => sent = beaten,
+            Ok(pool::Beat::Stale) => return Finished::Stale,
+            Ok(pool::Beat::Unreachable) | Err(_) => {}
+        }
+    }
+    let (job, mcp_file) = match prepare(seat, claimed, sent, probe, options) {
         Ok(prepared) => prepared,
         Err(failure) => return failed(failure),
     };
@@ -384,7 +394,13 @@ fn file_prefix(options: &Options) -> String {
 
 type Prepared = (Job, Option<PathBuf>);
 
-fn prepare(seat: &Seat, claimed: &Claimed, probe: &Probe, options: &Options) -> Result<Prepared, Failure> {
+fn prepare(
+    seat: &Seat,
+    claimed: &Claimed,
+    sent: Instant,
+    probe: &Probe,
+    options: &Options,
+) -> Result<Prepared, Failure> {
     let lease = &claimed.lease;
     let spec = lease.spec();
     let merged = merge::merge(seat.defaults(), &TaskOptions::default(), &spec.options);
@@ -419,7 +435,7 @@ fn prepare(seat: &Seat, claimed: &Claimed, probe: &Probe, options: &Options) -> 
         },
     );
     let timeout = merged.timeout_s.map(Duration::from_secs);
-    Ok((Job { command, claimed: claimed.sent, lease: lease.lease(), timeout }, mcp_file))
+    Ok((Job { command, claimed: sent, lease: lease.lease(), timeout }, mcp_file))
 }
 
 /// Who Claude is here, for its system prompt.

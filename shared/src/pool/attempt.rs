@@ -328,16 +328,21 @@ impl Seat {
         let mut backoff = Backoff::default();
         loop {
             let left = until.map_or(LONGEST_BACKOFF * 10, |until| until.saturating_duration_since(Instant::now()));
-            let problem = match timeout(left, self.pool.store().call_on(&mut self.line, call)).await {
-                Ok(Ok(reply)) => return Ok(reply),
+            // Taken out while it is used: who gives up waiting leaves no half-open line behind.
+            let mut line = std::mem::take(&mut self.line);
+            let answer = timeout(left, self.pool.store().call_on(&mut line, call)).await;
+            let problem = match answer {
+                Ok(Ok(reply)) => {
+                    self.line = line;
+                    return Ok(reply);
+                }
                 Ok(Err(CallError::Refused(error))) => return Err(error),
                 Ok(Err(CallError::Away(message))) => message,
-                Err(_) => {
-                    self.line = Line::default();
-                    "no answer in time".to_owned()
-                }
+                Err(_) => "no answer in time".to_owned(),
             };
-            let pause = backoff.next();
+            // Every holder has to be back within the grace, which is two thirds of the lease.
+            let longest = if self.lease.is_zero() { LONGEST_BACKOFF } else { self.lease / 6 };
+            let pause = backoff.next().min(longest);
             if until.is_some_and(|until| Instant::now() + pause >= until) {
                 return Err(Error::redis(format!("Redis at {} does not answer: {problem}", self.pool.redis())));
             }

@@ -19,15 +19,15 @@ use crate::fleet::{Fleet, redis};
 /// Every key of the pool starts so.
 pub const PREFIX: &str = "mp:{default}:";
 
-/// Numbers by chance that can be had again: the seed is printed, and `MOTORPOOL_TEST_SEED` sets it.
+/// Numbers by chance that can be had again: the seed is printed, and `TEST_SEED` sets it.
 #[derive(Debug)]
 pub struct Dice(u64);
 
 impl Default for Dice {
     fn default() -> Self {
-        let given = std::env::var("MOTORPOOL_TEST_SEED").ok().and_then(|text| text.parse().ok());
+        let given = std::env::var("TEST_SEED").ok().and_then(|text| text.parse().ok());
         let seed = given.unwrap_or_else(|| uuid::Uuid::new_v4().as_u128() as u64);
-        eprintln!("MOTORPOOL_TEST_SEED={seed}");
+        eprintln!("TEST_SEED={seed}");
         Self(seed | 1)
     }
 }

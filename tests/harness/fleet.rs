@@ -90,13 +90,13 @@ fn newest(dir: &Path) -> SystemTime {
     times.max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// The pinned CLI, as `tests/run` names it in `MOTORPOOL_TEST_CLAUDE`, else where `tests/install-claude` puts it.
+/// The pinned CLI, as `tests/run` names it in `TEST_CLAUDE`, else where `tests/install-claude` puts it.
 ///
 /// # Panics
 /// It is not installed.
 #[must_use]
 pub fn real_claude() -> PathBuf {
-    let named = std::env::var_os("MOTORPOOL_TEST_CLAUDE").map(PathBuf::from);
+    let named = std::env::var_os("TEST_CLAUDE").map(PathBuf::from);
     let path = named.unwrap_or_else(|| {
         Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/claude-2.1.330/node_modules/.bin/claude")
     });

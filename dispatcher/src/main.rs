@@ -4,7 +4,9 @@
 //! Not here: the commands (`cli`), what they look like (`term`), what they do to a pool (the library).
 
 mod cli;
+mod mcp;
 mod term;
+mod work;
 
 use std::process::ExitCode;
 

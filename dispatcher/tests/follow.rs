@@ -16,6 +16,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use yard::{Ran, Yard, eventually};
 
+/// How long a worker goes on trying to reach a Redis that is away.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A worker that does what the prompt says.
 struct Worker {
     stop: Arc<AtomicBool>,
@@ -44,7 +47,15 @@ impl Drop for Worker {
 }
 
 async fn work(url: &str, unfit: Option<Unfit>, stop: &AtomicBool) {
-    let pool = Pool::connect(url).await.expect("the pool");
+    // A server that ends just now is back before long: whoever waits for a task starts it again.
+    let until = std::time::Instant::now() + PATIENCE;
+    let pool = loop {
+        match Pool::builder(url).patience(PATIENCE).connect().await {
+            Ok(pool) => break pool,
+            Err(error) => assert!(std::time::Instant::now() < until, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
     let is_fit = unfit.is_none();
     let presence = Presence { host: "h".into(), lanes: vec!["default".into()], unfit, ..Presence::default() };
     let mut seat = Seat::join(&pool, presence).await.expect("a seat");

@@ -50,7 +50,7 @@ async fn an_account_that_is_refused_stops_its_worker_and_costs_the_task_nothing(
         ("billing", Key("k"), "@status 402 Pay first.", Class::Limit, "Pay first."),
         ("refused", Key("k"), "@status 403 Not for you.", Class::Auth, "Not for you."),
         ("key", Key("bad"), "@say no", Class::Auth, "Invalid API key"),
-        ("token", Token("revoked"), "@say no", Class::Auth, "revoked"),
+        ("token", Token("revoked"), "@say no", Class::Auth, "revoked|does not have access"),
         ("limit", Token("t"), "@limit 3600", Class::Limit, "limit"),
     ];
     let mut started = Vec::new();
@@ -72,7 +72,8 @@ async fn an_account_that_is_refused_stops_its_worker_and_costs_the_task_nothing(
         let unfit = worker.unfit.expect("it is");
         eprintln!("{lane}: {unfit:?}");
         assert_eq!(unfit.class, *class, "{lane}: {unfit:?}");
-        assert!(unfit.message.contains(message), "{lane}: {unfit:?}");
+        // The CLI's versions have different words for it.
+        assert!(message.split('|').any(|words| unfit.message.contains(words)), "{lane}: {unfit:?}");
         assert!(unfit.hint.is_some(), "{lane}: {unfit:?}");
         assert_eq!(unfit.until_ms.is_some(), *class == Class::Limit, "{lane}: {unfit:?}");
         let record = fleet.reaches(*id, State::Pending).await;
@@ -185,7 +186,8 @@ async fn a_missing_old_or_signed_out_claude_is_told_and_mended_without_a_restart
         let record = fleet.over(id).await;
         assert_eq!((record.state, record.output.as_deref()), (State::Completed, Some("at last")), "{lane} {record:#?}");
         let worker = fleet.worker_is(pid, "fit", |worker| worker.unfit.is_none()).await;
-        assert_eq!(worker.claude.as_deref(), Some("2.1.330"), "{lane}");
+        let version = worker.claude.unwrap_or_default();
+        assert!(real_version().starts_with(&version) && version.starts_with("2.1."), "{lane}: {version}");
     }
     fleet.end().await;
 }
@@ -201,4 +203,10 @@ async fn an_unfit_worker_ends_when_it_is_told() {
     assert!(told.elapsed() < Duration::from_secs(5));
     assert!(fleet.pool.workers().await.expect("the pool answers").is_empty());
     fleet.end().await;
+}
+
+/// What the CLI in use says of itself.
+fn real_version() -> String {
+    let output = std::process::Command::new(real_claude()).arg("--version").output().expect("it starts");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

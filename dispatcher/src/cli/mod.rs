@@ -3,6 +3,7 @@
 //! Everything that is wrong in itself is refused before a pool is contacted. Not here: what things look like
 //! (`term`), what happens in a pool (the library).
 
+mod dispatch;
 mod doctor;
 mod options;
 mod reach;
@@ -49,6 +50,8 @@ pub(crate) fn command() -> Command {
             status::command(),
             serve::up_command(),
             serve::down_command(),
+            dispatch::serve_command(),
+            dispatch::config_command(),
             doctor::command(),
             completions_command(),
             serve::keep_command(),
@@ -83,6 +86,8 @@ pub(crate) async fn run(matches: &ArgMatches) -> Result<u8> {
         "status" => status::run(&call, of).await,
         "up" => serve::up(&call, of).await,
         "down" => serve::down(&call).await,
+        "serve" => dispatch::serve(call).await,
+        "mcp-config" => dispatch::config(&call),
         "doctor" => doctor::run(&call).await,
         "keep" => serve::keep(&call).await,
         _ => Err(Error::usage(format!("unknown command {name}")).hint("`motorpool --help` lists them")),
@@ -110,7 +115,7 @@ impl Call {
             .collect();
         let text = |name: &str| env.get(name).filter(|value| !value.is_empty()).cloned();
         let (run_id, claude_project_dir) = (text("MOTORPOOL_RUN"), text("CLAUDE_PROJECT_DIR"));
-        let flags = settings::flags::given(matches, EVERY);
+        let flags = settings::flags::given(matches, ANY);
         let sources = Sources::of_process(flags, env.into_iter(), &current_dir);
         let settings = settings::load(&sources)?;
         let json = matches!(matches.try_get_one::<bool>("json"), Ok(Some(true)));
@@ -122,10 +127,18 @@ impl Call {
         self.settings.origin(name) != "the default"
     }
 
+    /// The directory in which this project's tasks work, in an embedded pool.
+    fn project_dir(&self) -> String {
+        let called = || self.sources.current_dir.to_string_lossy().into_owned();
+        self.claude_project_dir.clone().unwrap_or_else(called)
+    }
+
     fn start_logging(&self) -> Result<()> {
         // A command's answer is its output; what else happens is shown to who asks.
         let filter = if self.is_given("log") { self.settings.log.as_str() } else { "warn" };
-        motorpool::telemetry::init(filter, self.settings.log_format, crate::term::has_colour())
+        // The MCP library logs whole requests, prompts included, at its lower levels.
+        let filter = if filter.contains("rmcp") { filter.to_owned() } else { format!("{filter},rmcp=warn") };
+        motorpool::telemetry::init(&filter, self.settings.log_format, crate::term::has_colour())
     }
 
     /// Refuses to start work inside a run.
@@ -138,6 +151,9 @@ impl Call {
 
 /// The scopes of settings, all of them.
 const EVERY: &[Scope] = &[Scope::Base, Scope::Pool, Scope::Worker, Scope::PoolDefault];
+
+/// The scopes of a command line, whichever it is.
+const ANY: &[Scope] = &[Scope::Base, Scope::Pool, Scope::Worker, Scope::PoolDefault, Scope::Serve];
 
 fn json_arg(doc: &'static str) -> Arg {
     Arg::new("json").long("json").action(ArgAction::SetTrue).help(doc)

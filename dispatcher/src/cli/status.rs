@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use motorpool::domain::fleet::{WaitsFor, Worker, waits_for};
+use motorpool::domain::fleet::Worker;
 use motorpool::embedded::{KeeperRecord, Place, keeper_of};
 use motorpool::pool::Redis;
 use motorpool::{ErrorKind, PoolStatus, Result};
@@ -14,9 +14,10 @@ use serde_json::{Map, Value, json};
 use super::reach::{self, Reached, Wish};
 use super::task::looking;
 use super::{Call, json_arg};
-use crate::term::table::{fit, harmless, render};
-use crate::term::time::{rfc3339, span};
+use crate::term::table::{fit, render};
+use crate::term::time::span;
 use crate::term::{COLUMNS, counted, print, print_json, tell};
+use crate::work::{self, slot_json, slot_state};
 
 /// How often a watched pool is looked at.
 const PACE: Duration = Duration::from_secs(2);
@@ -79,42 +80,13 @@ async fn look(reached: &Reached) -> Result<Seen> {
     Ok(Seen { status, redis, embedded })
 }
 
-/// What a slot does.
-fn slot_state(worker: &Worker) -> &'static str {
-    match (&worker.task, &worker.unfit) {
-        _ if worker.draining => "draining",
-        (Some(_), _) => "running",
-        (None, Some(_)) => "unfit",
-        (None, None) => "idle",
-    }
-}
-
 impl Seen {
-    /// What does not move, why, and what to do.
     fn stuck(&self) -> Vec<(String, String)> {
-        let mut stuck = Vec::new();
-        for lane in &self.status.lanes {
-            let tasks = counted(lane.waiting, "task");
-            let name = &lane.lane;
-            match waits_for(name, &self.status.workers) {
-                WaitsFor::Turn => {}
-                WaitsFor::Worker => stuck.push((
-                    format!("{tasks} in lane {name}: no live worker serves it"),
-                    match &self.embedded {
-                        Some((place, _)) => format!("see {}", place.dir().join("host.log").display()),
-                        None => "start a worker with --lanes, or correct the task's --lane".to_owned(),
-                    },
-                )),
-                WaitsFor::Fitness(unfit) => stuck.push((
-                    format!("{tasks} in lane {name}: no worker is fit ({}: {})", unfit.class, harmless(&unfit.message)),
-                    match (unfit.until_ms, unfit.hint) {
-                        (Some(ms), _) => format!("until {}", rfc3339(ms)),
-                        (None, hint) => hint.map_or_else(|| "see the worker's log".into(), |hint| harmless(&hint)),
-                    },
-                )),
-            }
-        }
-        stuck
+        let no_worker = match &self.embedded {
+            Some((place, _)) => format!("see {}", place.dir().join("host.log").display()),
+            None => "start a worker with --lanes, or correct the task's --lane".to_owned(),
+        };
+        work::stuck(&self.status, &no_worker)
     }
 
     fn json(&self) -> Value {
@@ -185,18 +157,6 @@ impl Seen {
         }
         text
     }
-}
-
-fn slot_json(worker: &Worker) -> Value {
-    json!({
-        "id": worker.id, "state": slot_state(worker), "host": worker.host, "pid": worker.pid,
-        "version": worker.version, "claude": worker.claude, "lanes": worker.lanes, "task": worker.task,
-        "done": worker.done, "silent_ms": worker.silent_ms,
-        "unfit": worker.unfit.as_ref().map(|unfit| json!({
-            "class": unfit.class.word(), "message": unfit.message, "hint": unfit.hint,
-            "until": unfit.until_ms.map(rfc3339),
-        })),
-    })
 }
 
 fn slot_row(worker: &Worker) -> Vec<String> {

@@ -5,10 +5,9 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use motorpool::domain::merge;
 use motorpool::domain::options::PermissionMode;
 use motorpool::settings::{self, Scope};
-use motorpool::{Class, Error, ErrorKind, Filter, Result, Spec, State, TaskId, TaskOptions, TaskRecord};
+use motorpool::{Class, Error, ErrorKind, Filter, Result, Spec, State, TaskId, TaskRecord};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -17,6 +16,7 @@ use super::{Call, id_arg, id_of, json_arg, options, timeout_arg, timeout_of};
 use crate::term::record::json as record_json;
 use crate::term::table::harmless;
 use crate::term::{COLUMNS, counted, error_text, has_colour, print, print_json, print_text, table, tell, time};
+use crate::work::{self, Placed};
 
 /// How long `cancel` waits for the proof that a running task is gone.
 const PROOF: Duration = Duration::from_secs(10);
@@ -38,38 +38,15 @@ pub(super) fn submit_command() -> Command {
     )
 }
 
-/// What was submitted, and what is to be said of it.
-#[derive(Debug)]
-pub(super) struct Placed {
-    pub(super) id: TaskId,
-    pub(super) fresh: bool,
-    pub(super) mode: PermissionMode,
-}
-
 /// Submits a task from this project.
-pub(super) async fn place(call: &Call, reached: &Reached, mut spec: Spec) -> Result<Placed> {
-    if reached.joined.is_some() {
-        let called = || call.sources.current_dir.to_string_lossy().into_owned();
-        spec.project_dir = Some(call.claude_project_dir.clone().unwrap_or_else(called));
-    }
-    let defaults = reached.pool.defaults().await?;
-    let mode = merge::permission_mode(&merge::merge(&defaults, &TaskOptions::default(), &spec.options));
-    let submitted = reached.pool.submit(spec).await?;
-    Ok(Placed { id: submitted.id, fresh: submitted.fresh, mode })
+pub(super) async fn place(call: &Call, reached: &Reached, spec: Spec) -> Result<Placed> {
+    let project_dir = reached.joined.is_some().then(|| call.project_dir());
+    work::place(&reached.pool, project_dir, spec).await
 }
 
 /// Which permission mode applies, and what that means.
 pub(super) fn mode_text(id: TaskId, mode: PermissionMode) -> String {
-    let means = match mode {
-        PermissionMode::Plan => {
-            ": Claude reads and plans, writes nothing; --permission-mode acceptEdits lets it edit files"
-        }
-        PermissionMode::DontAsk | PermissionMode::Default => ": what is not allowed is denied; see --allowed-tools",
-        PermissionMode::AcceptEdits => ": Claude may edit files in its working directory",
-        PermissionMode::Auto => "",
-        PermissionMode::BypassPermissions => ": Claude may do everything",
-    };
-    format!("{id} in {mode} mode{means}")
+    work::mode_text(id, mode, "--allowed-tools")
 }
 
 /// A warning where nobody serves the lane.
@@ -78,7 +55,7 @@ pub(super) async fn lane_warning(call: &Call, reached: &Reached, lane: &str) -> 
     // Workers of a pool that was just started are still coming.
     let coming = reached.joined.is_some() && workers.is_empty() && call.settings.lanes.iter().any(|one| one == lane);
     let served = coming || workers.iter().any(|worker| worker.serves(lane));
-    Ok((!served).then(|| format!("no live worker serves the lane {lane}: the task waits until one does")))
+    Ok((!served).then(|| work::unserved(lane)))
 }
 
 pub(super) async fn submit(call: &Call, matches: &ArgMatches) -> Result<u8> {

@@ -139,6 +139,8 @@ pub(crate) mod tests {
             denied: vec![],
             runs: vec![],
             n: 1,
+            news: None,
+            offered: None,
         }
     }
 

@@ -22,6 +22,36 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
+/// Milliseconds since 1970 of a date (`2027-01-31`, its first instant) or a time in UTC (`2027-01-31T12:00:00Z`).
+pub(crate) fn parse_rfc3339(text: &str) -> Option<u64> {
+    let number = |text: &str, digits: usize| -> Option<u64> {
+        (text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+    };
+    let (date, time) = match text.split_once('T') {
+        Some((date, time)) => (date, time.strip_suffix('Z')?),
+        None => (text, "00:00:00"),
+    };
+    let mut parts = date.splitn(3, '-');
+    let (year, month, day) = (number(parts.next()?, 4)?, number(parts.next()?, 2)?, number(parts.next()?, 2)?);
+    let mut parts = time.splitn(3, ':');
+    let (hour, minute) = (number(parts.next()?, 2)?, number(parts.next()?, 2)?);
+    let (second, _) = parts.next().map(|rest| rest.split_once('.').unwrap_or((rest, "")))?;
+    let second = number(second, 2)?;
+    let days = days(year, month, day)?;
+    (hour < 24 && minute < 60 && second < 60).then_some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000)
+}
+
+/// Days since 1970 of a date that exists: Howard Hinnant's `days_from_civil`, for days after 1970.
+fn days(year: u64, month: u64, day: u64) -> Option<u64> {
+    let shifted = if month > 2 { month.checked_sub(3)? } else { month + 9 };
+    let from_march = if month > 2 { year } else { year.checked_sub(1)? };
+    let (era, year_of_era) = (from_march / 400, from_march % 400);
+    let day_of_year = (153 * shifted + 2) / 5 + day.checked_sub(1)?;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = (era * 146_097 + day_of_era).checked_sub(719_468)?;
+    (civil(days) == (year, month, day)).then_some(days)
+}
+
 /// `950ms`, `12s`, `3m05s`, `2h07m`, `4d03h`.
 pub(crate) fn span(ms: u64) -> String {
     let seconds = ms / 1000;
@@ -67,6 +97,21 @@ mod tests {
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
         ] {
             assert_eq!(rfc3339(ms), text);
+            assert_eq!(parse_rfc3339(text), Some(ms / 1000 * 1000), "{text}");
+        }
+        assert_eq!(parse_rfc3339("2025-01-01"), Some(1_735_689_600_000));
+        for text in [
+            "",
+            "2025",
+            "2025-02-30",
+            "2025-00-01",
+            "2025-13-01",
+            "1969-12-31",
+            "2025-01-01T24:00:00Z",
+            "2025-01-01T00:00:00",
+            "+025-01-01",
+        ] {
+            assert_eq!(parse_rfc3339(text), None, "{text}");
         }
     }
 

@@ -130,6 +130,10 @@ pub struct Record {
     pub runs: Vec<Run>,
     /// The number of its last event.
     pub n: u64,
+    /// The number under which its coordinator hears of how it stands, once there is something to hear.
+    pub news: Option<u64>,
+    /// The news that an answer to its coordinator has named last, arrived or not.
+    pub offered: Option<u64>,
 }
 
 #[cfg(test)]

@@ -306,7 +306,7 @@ impl Seat {
 
     /// Whether a run is the current one of its task: the record is asked, nothing is guessed.
     pub async fn is_current(&self, task: TaskId, run: u64) -> Result<bool> {
-        let seen = self.pool.patiently(async || self.pool.store().glance(task).await).await?;
+        let seen = self.pool.patiently(move || self.pool.store().glance(task)).await?;
         Ok(seen.is_some_and(|(state, _, current)| state == crate::domain::state::State::Running && current == run))
     }
 

@@ -52,14 +52,14 @@ pub struct Redis {
 impl Pool {
     /// The workers that were heard within a lease.
     pub async fn workers(&self) -> Result<Vec<Worker>> {
-        self.patiently(async || self.store().workers().await).await
+        self.patiently(move || self.store().workers()).await
     }
 
     /// The pool at a glance.
     pub async fn status(&self) -> Result<PoolStatus> {
-        let counts = self.patiently(async || self.store().count(State::ALL).await).await?;
+        let counts = self.patiently(move || self.store().count(State::ALL)).await?;
         let workers = self.workers().await?;
-        let lanes = self.patiently(async || self.store().lanes().await).await?;
+        let lanes = self.patiently(move || self.store().lanes()).await?;
         let lanes = lanes.into_iter().map(|(lane, waiting, oldest_ms)| LaneStatus {
             workers: workers.iter().filter(|worker| worker.serves(&lane)).count() as u64,
             lane,
@@ -80,7 +80,7 @@ impl Pool {
 
     /// The pool's defaults.
     pub async fn defaults(&self) -> Result<TaskOptions> {
-        self.patiently(async || self.store().config().await).await
+        self.patiently(move || self.store().config()).await
     }
 
     /// What Redis tells of itself; refuses one that is too old or evicts keys.
@@ -99,6 +99,6 @@ impl Pool {
 
     /// Checks the invariants on the pool as it stands.
     pub async fn examine(&self) -> Result<Findings> {
-        self.patiently(async || self.store().examine().await).await
+        self.patiently(move || self.store().examine()).await
     }
 }

@@ -6,6 +6,7 @@
 mod attempt;
 mod feed;
 mod fleet;
+mod news;
 mod task;
 mod watch;
 
@@ -25,6 +26,7 @@ use crate::store::script::{Call, CallError, Reply};
 pub use attempt::{Beat, Claim, Control, Lease, Output, Seat};
 pub use feed::Notice;
 pub use fleet::{LaneStatus, PoolStatus, Redis};
+pub use news::{News, NewsMark, Unseen};
 pub use task::{Page, Submitted};
 pub use watch::{Glance, Notices, Watch};
 
@@ -158,11 +160,14 @@ impl Pool {
 
     /// Calls a script until it is answered, within the patience.
     pub(crate) async fn ask(&self, call: &Call) -> Result<Reply> {
-        self.patiently(async || self.store().call(call).await).await
+        self.patiently(move || self.store().call(call)).await
     }
 
     /// Repeats what Redis did not answer, within the patience.
-    pub(crate) async fn patiently<T>(&self, ask: impl AsyncFn() -> Result<T, CallError>) -> Result<T> {
+    pub(crate) async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
         let until = Instant::now() + self.inner.patience;
         let mut backoff = Backoff::default();
         loop {

@@ -90,7 +90,12 @@ impl Pool {
     /// # Errors
     /// An id that nobody knows.
     pub async fn task(&self, id: TaskId) -> Result<Record> {
-        self.patiently(async || self.store().task(id).await).await?.ok_or_else(|| unknown_task(id))
+        self.find(id).await?.ok_or_else(|| unknown_task(id))
+    }
+
+    /// All that is known of a task; nothing if there is none of this id.
+    pub async fn find(&self, id: TaskId) -> Result<Option<Record>> {
+        self.patiently(move || self.store().task(id)).await
     }
 
     /// A page of tasks, newest first.
@@ -98,10 +103,12 @@ impl Pool {
         let mut filter = filter.clone();
         let mut items = Vec::new();
         loop {
-            let ids = self.patiently(async || self.store().listed(&filter, count + 1).await).await?;
+            let wanted = &filter;
+            let ids = self.patiently(move || self.store().listed(wanted, count + 1)).await?;
             let last = ids.len() <= count;
             filter.before = ids.last().copied();
-            let records = self.patiently(async || self.store().tasks_short(&ids).await).await?;
+            let ids = &ids;
+            let records = self.patiently(move || self.store().tasks_short(ids)).await?;
             // An index names one thing; the rest of the filter is looked up in the records.
             items.extend(records.into_iter().filter(|record| matches(&filter, record)));
             if items.len() > count || last {
@@ -117,7 +124,7 @@ impl Pool {
     /// How many tasks the pool still has something to do for.
     pub async fn unfinished(&self) -> Result<u64> {
         let states: Vec<State> = State::ALL.iter().copied().filter(|state| state.is_unfinished()).collect();
-        Ok(self.patiently(async || self.store().count(&states).await).await?.into_iter().sum())
+        Ok(self.patiently(|| self.store().count(&states)).await?.into_iter().sum())
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::feed::{Listener, Notice};
 use super::{Pool, unknown_task};
+use crate::domain::event::Event;
 use crate::domain::fleet::{self, WaitsFor};
 use crate::domain::ids::TaskId;
 use crate::domain::state::State;
@@ -40,7 +41,7 @@ impl Watch {
     /// An id that nobody knows, Redis away for longer than the patience.
     pub async fn look(&self) -> Result<Glance> {
         let id = self.id;
-        let seen = self.pool.patiently(async || self.pool.store().glance(id).await).await?;
+        let seen = self.pool.patiently(move || self.pool.store().glance(id)).await?;
         let (state, _, run) = seen.ok_or_else(|| unknown_task(id))?;
         Ok(Glance { state, run })
     }
@@ -86,7 +87,19 @@ impl Pool {
 
     /// Live output of a run behind a cursor (`0` is the start).
     pub async fn output_since(&self, id: TaskId, run: u64, cursor: &str) -> Result<Vec<Chunk>> {
-        self.patiently(async || self.store().output_since(id, run, cursor).await).await
+        self.patiently(move || self.store().output_since(id, run, cursor)).await
+    }
+}
+
+impl Pool {
+    /// The last pieces of a run's live output, oldest first.
+    pub async fn output_tail(&self, id: TaskId, run: u64, count: u64) -> Result<Vec<Chunk>> {
+        self.patiently(move || self.store().output_tail(id, run, count)).await
+    }
+
+    /// What happened last, oldest first, each with its time in milliseconds since 1970 by Redis's clock.
+    pub async fn last_events(&self, count: u64) -> Result<Vec<(u64, Event)>> {
+        self.patiently(move || self.store().last_events(count)).await
     }
 }
 

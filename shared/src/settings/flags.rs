@@ -38,10 +38,17 @@ fn arg(row: &Row, name: String, doc: String) -> Arg {
         Kind::Names | Kind::List | Kind::Paths => arg.action(ArgAction::Append).value_name("LIST"),
         Kind::Duration(..) => arg.value_name("TIME"),
         Kind::Count(..) => arg.value_name("N"),
+        Kind::Path if arg_is_file(row) => arg.value_name("FILE"),
         Kind::Path => arg.value_name("DIR"),
+        Kind::Address => arg.value_name("ADDR:PORT"),
         Kind::Url => arg.value_name("URL"),
         _ => arg.value_name("VALUE"),
     }
+}
+
+/// Whether a path is that of a file.
+fn arg_is_file(row: &Row) -> bool {
+    row.name.ends_with("-file")
 }
 
 /// The settings that were given as flags of these scopes, by name.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -102,6 +103,14 @@ pub struct Settings {
     pub clean_env: bool,
     /// Further variables that Claude gets then.
     pub pass_env: Vec<String>,
+    /// Where the dispatcher serves HTTP; nothing: standard input and output.
+    pub http: Option<SocketAddr>,
+    /// The file of bearer tokens for HTTP.
+    pub token_file: Option<PathBuf>,
+    /// Further names by which clients may call the HTTP face.
+    pub allowed_host: Vec<String>,
+    /// Further web origins whose pages may call it.
+    pub allowed_origin: Vec<String>,
     /// Defaults of the pool's tasks.
     pub defaults: PoolDefaults,
     origins: BTreeMap<&'static str, String>,
@@ -324,6 +333,10 @@ fn settings(sources: &Sources, given: &Level) -> Settings {
         allow_mcp: switch("allow-mcp"),
         clean_env: switch("clean-env"),
         pass_env: list("pass-env"),
+        http: text("http").and_then(|text| value::address(&text).ok()),
+        token_file: one_path("token-file"),
+        allowed_host: list("allowed-host"),
+        allowed_origin: list("allowed-origin"),
         defaults: PoolDefaults {
             model: text("model"),
             effort: text("effort"),

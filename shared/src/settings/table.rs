@@ -30,6 +30,8 @@ pub enum Kind {
     Switch,
     /// The address of a Redis, which may hold a password: never printed.
     Url,
+    /// An address and a port to listen on, as in `127.0.0.1:8787`.
+    Address,
     /// One of these words.
     Choice(&'static [&'static str]),
 }
@@ -43,6 +45,8 @@ pub enum Scope {
     Pool,
     /// What runs Claude: workers and their host, and what starts these.
     Worker,
+    /// The HTTP face: `serve` alone.
+    Serve,
     /// Defaults of the pool: `serve`, `up`, `host` and `config` alone, since elsewhere the flag is the task's option.
     PoolDefault,
 }
@@ -101,18 +105,8 @@ pub const PREFIX: &str = "MOTORPOOL_";
 pub const INTERNAL_VARIABLES: &[&str] = &["MOTORPOOL_RUN", "MOTORPOOL_KEEPER", "MOTORPOOL_PROBE_AGAIN_MS"];
 
 /// Names that the surface promises and this release does not know yet.
-pub const NOT_BUILT: &[&str] = &[
-    "labels",
-    "mcp-config",
-    "budget-usd",
-    "allow-repo",
-    "allow-check",
-    "config-dir-per-slot",
-    "http",
-    "token-file",
-    "allowed-host",
-    "allowed-origin",
-];
+pub const NOT_BUILT: &[&str] =
+    &["labels", "mcp-config", "budget-usd", "allow-repo", "allow-check", "config-dir-per-slot"];
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -203,6 +197,34 @@ pub const TABLE: &[Row] = &[
     row("allow-mcp", Kind::Switch, "yes", Scope::Worker, "whether tasks may bring MCP servers"),
     row("clean-env", Kind::Switch, "no", Scope::Worker, "whether Claude gets only the variables that it needs"),
     row("pass-env", Kind::List, "(none)", Scope::Worker, "further variables that Claude gets under --clean-env"),
+    row(
+        "http",
+        Kind::Address,
+        "(standard input and output)",
+        Scope::Serve,
+        "address and port on which the dispatcher serves MCP over HTTP, as in 127.0.0.1:8787",
+    ),
+    row(
+        "token-file",
+        Kind::Path,
+        "(none: loopback only)",
+        Scope::Serve,
+        "file of bearer tokens for HTTP, a line each: NAME TOKEN [EXPIRES]; read again at SIGHUP",
+    ),
+    row(
+        "allowed-host",
+        Kind::List,
+        "(loopback names and the address itself)",
+        Scope::Serve,
+        "further names by which clients may call the HTTP face (Host)",
+    ),
+    row(
+        "allowed-origin",
+        Kind::List,
+        "(pages of this machine)",
+        Scope::Serve,
+        "further web origins whose pages may call the HTTP face (Origin), as in https://tools.example.com",
+    ),
     row("model", Kind::Text, "(Claude Code's own)", Scope::PoolDefault, "model of tasks that name none"),
     row("effort", Kind::Choice(EFFORTS), "(Claude Code's own)", Scope::PoolDefault, "effort of tasks that name none"),
     row(
@@ -242,6 +264,7 @@ pub fn reference_markdown() -> String {
         (Scope::Base, "Every command", ""),
         (Scope::Pool, "A pool on this machine", "The embedded pool, `up` and `host`.\n\n"),
         (Scope::Worker, "Workers", "Checked by the worker before Claude starts.\n\n"),
+        (Scope::Serve, "The dispatcher over HTTP", "Flags of `serve`.\n\n"),
         (
             Scope::PoolDefault,
             "Defaults of the pool",

@@ -4,6 +4,7 @@
 //! Not here: which settings there are (`table.rs`), where a text came from (`load.rs`).
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::table::Kind;
@@ -91,7 +92,19 @@ pub(super) fn check(kind: Kind, text: &str) -> Result<(), Bad> {
         Kind::Duration(least, most) => duration_within(text, least, most).map(drop),
         Kind::Switch => switch(text).map(drop),
         Kind::Url => url(text),
+        Kind::Address => address(text).map(drop),
         Kind::Choice(words) => choice(text, words),
+    }
+}
+
+/// An address and a port; a port alone is one of this machine's own.
+pub(super) fn address(text: &str) -> Result<SocketAddr, Bad> {
+    let alone = text.parse::<u16>().ok().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let named = text.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok());
+    let local = named.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    match alone.or(local).or_else(|| text.parse().ok()) {
+        Some(address) => Ok(address),
+        None => bad("is no address with a port", "write it as in 127.0.0.1:8787, [::1]:8787 or 0.0.0.0:8787"),
     }
 }
 

@@ -191,7 +191,7 @@ impl Store {
             let owned = match kind {
                 "task" => ids.contains(rest),
                 "output" => rest.split_once(':').is_some_and(|(id, _)| ids.contains(id)),
-                "once" | "index" | "lane" | "wake" | "worker" => !rest.is_empty(),
+                "once" | "index" | "lane" | "wake" | "worker" | "unseen" | "told" => !rest.is_empty(),
                 "test" => cfg!(test),
                 "meta" | "seq" | "lanes" | "due" | "events" | "workers" | "config" | "sweeper" => rest.is_empty(),
                 _ => false,
@@ -204,11 +204,46 @@ impl Store {
         if once != known.len() {
             findings.broken.push(format!("I9: {once} idempotency keys for {} tasks", known.len()));
         }
+        self.look_at_news(known, &keys, findings).await?;
         let wanted = self.indexes_by_scan(known).await?;
         let found = self.indexes(&self.keys, &keys).await?;
         for index in wanted.keys().chain(found.keys()).collect::<BTreeSet<_>>() {
             if wanted.get(index) != found.get(index) {
                 findings.broken.push(format!("I12: the index {index} is not what a scan of the records gives"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a coordinator is to be told or was told stands in one place, and names what there is.
+    async fn look_at_news(
+        &self,
+        known: &BTreeMap<TaskId, State>,
+        keys: &[String],
+        findings: &mut Findings,
+    ) -> Result<(), CallError> {
+        let mut places: BTreeMap<String, String> = BTreeMap::new();
+        for kind in ["unseen:", "told:"].map(|kind| format!("{}{kind}", self.keys.prefix())) {
+            for (key, members) in self.sets(keys, &kind).await? {
+                for id in members {
+                    if !id.parse().is_ok_and(|id: TaskId| known.contains_key(&id)) {
+                        findings.broken.push(format!("I12: {key} names {id}, which is no task"));
+                    }
+                    if let Some(other) = places.insert(id.clone(), key.clone()) {
+                        findings.broken.push(format!("I12: {id} is news in {other} and in {key}"));
+                    }
+                }
+            }
+        }
+        let ended: Vec<TaskId> = known.iter().filter(|(_, state)| state.is_terminal()).map(|(id, _)| *id).collect();
+        for page in ended.chunks(500) {
+            for record in self.tasks_short(page).await? {
+                let id = record.id.to_string();
+                // Of what was told, the oldest is forgotten.
+                let is_lost = record.coordinator.is_some() && record.offered.is_none() && !places.contains_key(&id);
+                if is_lost && record.news.is_none() {
+                    findings.broken.push(format!("I12: {id} is over and was never news for its coordinator"));
+                }
             }
         }
         Ok(())
@@ -262,17 +297,22 @@ impl Store {
     }
 
     async fn indexes(&self, names: &Keys, keys: &[String]) -> Result<BTreeMap<String, BTreeSet<String>>, CallError> {
+        self.sets(keys, &format!("{}index:", names.prefix())).await
+    }
+
+    /// The members of every sorted set whose key starts so.
+    async fn sets(&self, keys: &[String], start: &str) -> Result<BTreeMap<String, BTreeSet<String>>, CallError> {
         let mut connection = self.connector.pooled().await?;
-        let mut indexes = BTreeMap::new();
-        for key in keys.iter().filter(|key| key.starts_with(&format!("{}index:", names.prefix()))) {
+        let mut sets = BTreeMap::new();
+        for key in keys.iter().filter(|key| key.starts_with(start)) {
             let members: BTreeSet<String> = redis::cmd("ZRANGE")
                 .arg(key)
                 .arg(&["0", "-1"])
                 .query_async(&mut *connection)
                 .await
                 .map_err(|error| sort_error(&error))?;
-            indexes.insert(key.clone(), members);
+            sets.insert(key.clone(), members);
         }
-        Ok(indexes)
+        Ok(sets)
     }
 }

@@ -1,7 +1,7 @@
 //! The log, notices, and live output.
 
 use redis::Value;
-use redis::streams::{StreamRangeReply, StreamReadReply};
+use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
 
 use super::Store;
 use super::script::{CallError, sort_error};
@@ -62,6 +62,39 @@ impl Store {
             cursor: entry.id,
         });
         Ok(chunks.collect())
+    }
+
+    /// The last pieces of a run's live output, oldest first.
+    pub(crate) async fn output_tail(&self, id: TaskId, run: u64, count: u64) -> Result<Vec<Chunk>, CallError> {
+        let entries = self.last_of(&self.keys.output(id, run), count).await?;
+        let chunk = |entry: StreamId| Chunk {
+            kind: entry.get("k").unwrap_or_default(),
+            text: entry.get("v").unwrap_or_default(),
+            cursor: entry.id,
+        };
+        Ok(entries.into_iter().map(chunk).collect())
+    }
+
+    /// The last events with their times in milliseconds since 1970, oldest first.
+    pub(crate) async fn last_events(&self, count: u64) -> Result<Vec<(u64, Event)>, CallError> {
+        let entries = self.last_of(&self.keys.events(), count).await?;
+        let event = |entry: StreamId| {
+            let (notice, time): (String, u64) = (entry.get("e")?, entry.get("t")?);
+            Some((time, Event::parse(&notice)?))
+        };
+        Ok(entries.into_iter().filter_map(event).collect())
+    }
+
+    async fn last_of(&self, stream: &str, count: u64) -> Result<Vec<StreamId>, CallError> {
+        let mut connection = self.connector.pooled().await?;
+        let reply: StreamRangeReply = redis::cmd("XREVRANGE")
+            .arg(stream)
+            .arg(&["+", "-", "COUNT"])
+            .arg(count)
+            .query_async(&mut *connection)
+            .await
+            .map_err(|error| sort_error(&error))?;
+        Ok(reply.ids.into_iter().rev().collect())
     }
 
     /// The log behind a cursor (`0` is the start), at most `count` events, with the cursor behind each.

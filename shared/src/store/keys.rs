@@ -17,6 +17,9 @@ pub(crate) const LANE_UNUSED_MS: u64 = 24 * 3600 * 1000;
 /// How long a terminal task is kept: 7 days.
 pub(crate) const RETENTION_MS: u64 = 7 * 24 * 3600 * 1000;
 
+/// News that a coordinator was told, kept for a replay.
+pub(crate) const TOLD_KEPT: u64 = 1_000;
+
 /// Every field of a hash. Runs add `run:N:` and worker, host, started, ended, class, message, session, cost, charged.
 const FIELDS: &[&str] = &[
     // meta
@@ -68,6 +71,8 @@ const FIELDS: &[&str] = &[
     "error_status",
     "error_message",
     "error_hint",
+    "news",
+    "offered",
     // worker
     "call",
     "did",
@@ -145,6 +150,16 @@ impl Keys {
         format!("{}feed", self.prefix)
     }
 
+    /// What a coordinator is still to be told, by number of the news.
+    pub(crate) fn unseen(&self, coordinator: &str) -> String {
+        format!("{}unseen:{coordinator}", self.prefix)
+    }
+
+    /// What a coordinator was told last.
+    pub(crate) fn told(&self, coordinator: &str) -> String {
+        format!("{}told:{coordinator}", self.prefix)
+    }
+
     pub(crate) fn ctl(&self, worker: &str) -> String {
         format!("{}ctl:{worker}", self.prefix)
     }
@@ -176,6 +191,8 @@ pub(crate) fn names_lua() -> String {
          \x20   ctl = function(id) return p .. 'ctl:' .. id end,\n\
          \x20   output = function(id, run) return p .. 'output:' .. id .. ':' .. run end,\n\
          \x20   once = function(once) return p .. 'once:' .. once end,\n\
+         \x20   unseen = function(coordinator) return p .. 'unseen:' .. coordinator end,\n\
+         \x20   told = function(coordinator) return p .. 'told:' .. coordinator end,\n\
          \x20   index = function(kind, value) return p .. 'index:' .. kind .. ':' .. value end,\n\
          \x20 }\n\
          end)()\n\
@@ -190,6 +207,7 @@ pub(crate) fn names_lua() -> String {
         ("OUTPUT_TTL_MS", OUTPUT_TTL_MS),
         ("WORKER_TTL_MS", WORKER_TTL_MS),
         ("LANE_UNUSED_MS", LANE_UNUSED_MS),
+        ("TOLD_KEPT", TOLD_KEPT),
     ] {
         let _ = writeln!(lua, "local {name} = {value}");
     }

@@ -10,6 +10,7 @@ pub(crate) mod event;
 pub(crate) mod fleet;
 pub(crate) mod keys;
 pub(crate) mod listing;
+pub(crate) mod news;
 pub(crate) mod record;
 pub(crate) mod script;
 pub(crate) mod sweep;

@@ -36,6 +36,8 @@ pub(crate) const SHORT: &[&str] = &[
     "turns",
     "denied",
     "n",
+    "news",
+    "offered",
 ];
 
 /// Reads a record; nothing if there is none.
@@ -91,6 +93,8 @@ pub(crate) fn read(id: TaskId, fields: &HashMap<String, String>) -> Result<Optio
         denied: json("denied").and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default(),
         runs: (1..=run).filter_map(|n| read_run(n, fields)).collect(),
         n: number("n").unwrap_or(0),
+        news: number("news"),
+        offered: number("offered"),
     }))
 }
 

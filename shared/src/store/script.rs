@@ -16,7 +16,7 @@ macro_rules! lua {
 }
 
 const SCRIPTS: &[(&str, &str)] =
-    lua!["submit", "claim", "beat", "finish", "step", "cancel", "presence", "set", "sweep", "check", "lane"];
+    lua!["submit", "claim", "beat", "finish", "step", "cancel", "presence", "set", "sweep", "check", "lane", "seen"];
 const PARTS: &[(&str, &str)] = lua![
     "parts/clock",
     "parts/text",

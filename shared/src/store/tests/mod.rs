@@ -17,6 +17,7 @@ mod proxy;
 mod refusals;
 mod repair;
 mod retention;
+mod seen;
 mod set;
 mod step;
 mod submit;

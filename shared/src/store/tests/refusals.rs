@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::store::script::{Reply, words_by_header};
-use crate::store::{attempt, fleet, sweep, task};
+use crate::store::{attempt, fleet, news, sweep, task};
 
 /// What the reader of a script makes of a reply.
 fn read(script: &str, reply: &Reply) -> Result<()> {
@@ -16,6 +16,7 @@ fn read(script: &str, reply: &Reply) -> Result<()> {
         "presence" => fleet::present(reply).map(drop),
         "set" => fleet::defaults_set(reply).map(drop),
         "sweep" => sweep::swept(reply).map(drop),
+        "seen" => news::marked_count(reply).map(drop),
         // Read where they are called: the examination, the lanes.
         "check" | "lane" if matches!(reply.word(), "ok" | "unknown") => Ok(()),
         _ => Err(reply.unexpected()),

@@ -6,6 +6,16 @@ local function number_of(id)
   return string.sub(id, 2)
 end
 
+-- What its coordinator wants to hear of: it is over, or up for review.
+local function note_news(id, to)
+  if to ~= 'completed' and to ~= 'failed' and to ~= 'cancelled' and to ~= 'pending_review' then return end
+  local coordinator = redis.call('HGET', key.task(id), F.coordinator)
+  if not coordinator or coordinator == '' then return end
+  local number = whole(redis.call('HINCRBY', key.seq, 'news', 1))
+  redis.call('HSET', key.task(id), F.news, number)
+  redis.call('ZADD', key.unseen(coordinator), number, id)
+end
+
 local function move(id, from, to, cause, run)
   local task = key.task(id)
   if from ~= '-' then redis.call('ZREM', key.index('state', from), id) end
@@ -15,6 +25,7 @@ local function move(id, from, to, cause, run)
   local notice = table.concat({ id, whole(n), from, to, cause, run }, ' ')
   redis.call('XADD', key.events, 'MAXLEN', '~', EVENTS_KEPT, '*', 'e', notice, 't', whole(now_ms))
   notices[#notices + 1] = { key.feed, notice }
+  note_news(id, to)
 end
 
 local function tell(channel, text)

@@ -6,7 +6,11 @@ local function remove(id)
   if not known[1] then return end
   redis.call('ZREM', key.index('state', known[1]), id)
   redis.call('ZREM', key.index('all', 'tasks'), id)
-  if known[2] and known[2] ~= '' then redis.call('ZREM', key.index('coordinator', known[2]), id) end
+  if known[2] and known[2] ~= '' then
+    redis.call('ZREM', key.index('coordinator', known[2]), id)
+    redis.call('ZREM', key.unseen(known[2]), id)
+    redis.call('ZREM', key.told(known[2]), id)
+  end
   for _, tag in ipairs(lines(known[3] or '')) do
     redis.call('ZREM', key.index('tag', tag), id)
   end

@@ -1,0 +1,154 @@
+//! One call of a tool: its arguments, its coordinator, its way back, and how it waits.
+//!
+//! Not here: what each tool does (`tools`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use motorpool::pool::{Glance, NewsMark};
+use motorpool::{Error, ErrorKind, Pool, Result, TaskId, TaskRecord};
+use rmcp::RoleServer;
+use rmcp::model::{ProgressNotificationParam, ProgressToken};
+use rmcp::service::{Peer, RequestContext};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Desk;
+use super::args::{Args, WAIT_MOST_S};
+use super::delivery::Delivery;
+
+/// How often a waiting caller is told how far its task is.
+pub(super) const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(super) struct Call {
+    pub(super) desk: Arc<Desk>,
+    pub(super) args: Args,
+    pub(super) coordinator: String,
+    pub(super) delivery: Delivery,
+    /// The host can follow a task of the protocol.
+    pub(super) has_tasks: bool,
+    /// The caller's own id of this call: the same one when it is made again.
+    pub(super) tool_use: Option<String>,
+    pub(super) ended: CancellationToken,
+    pub(super) progress: Progress,
+}
+
+impl Call {
+    pub(super) fn new(desk: Arc<Desk>, mut args: Args, context: &RequestContext<RoleServer>) -> Result<Self> {
+        let coordinator = match args.coordinator()? {
+            Some(name) => name,
+            None => desk.coordinator_of(context),
+        };
+        let tool_use = context.meta.0.0.get("claudecode/toolUseId").and_then(|id| id.as_str()).map(str::to_owned);
+        Ok(Self {
+            args,
+            coordinator,
+            delivery: Delivery::of(context),
+            has_tasks: context.client_capabilities().is_some_and(|capabilities| capabilities.supports_tasks()),
+            tool_use: tool_use.filter(|id| id.len() <= 100 && !id.chars().any(char::is_control)),
+            ended: context.ct.clone(),
+            progress: Progress::new(context),
+            desk,
+        })
+    }
+
+    pub(super) async fn pool(&self) -> Result<Pool> {
+        self.desk.pool().await
+    }
+
+    /// `wait_s`, or so many seconds.
+    pub(super) fn wait(&mut self, otherwise_s: u64) -> Result<Duration> {
+        Ok(Duration::from_secs(self.args.count("wait_s", WAIT_MOST_S)?.unwrap_or(otherwise_s)))
+    }
+
+    /// The answer to this call names these tasks: what of them is news counts as handed over once it has arrived.
+    pub(super) async fn names<'a>(&self, records: impl IntoIterator<Item = &'a TaskRecord>) -> Result<()> {
+        let news = records.into_iter().filter(|record| !record.state.is_unfinished());
+        let marks: Vec<NewsMark> = news.filter_map(NewsMark::of).collect();
+        self.desk.answered(&self.coordinator, &self.delivery, marks).await
+    }
+
+    /// A record, or what to do where there is none.
+    pub(super) async fn find(&self, id: TaskId) -> Result<TaskRecord> {
+        let pool = self.pool().await?;
+        find(&pool, id).await
+    }
+
+    /// Waits until a task is over or up for review, at most until the deadline, and shows how far it is; says whether
+    /// the caller still waits.
+    pub(super) async fn follow(&mut self, id: TaskId, until: Instant) -> Result<bool> {
+        let pool = self.pool().await?;
+        let mut watch = pool.watch(id).await;
+        let mut next_word = Instant::now();
+        loop {
+            let glance = match watch.look().await {
+                // The task goes on; so does the wait.
+                Err(error) if error.kind() == ErrorKind::Redis && Instant::now() < until => {
+                    self.progress.tell(&format!("{id}: reconnecting to Redis: {}", error.message())).await;
+                    continue;
+                }
+                glance => glance?,
+            };
+            if !glance.state.is_unfinished() || Instant::now() >= until {
+                return Ok(true);
+            }
+            if Instant::now() >= next_word {
+                next_word = Instant::now() + PROGRESS_EVERY;
+                self.tell(&pool, id, glance).await;
+            }
+            tokio::select! {
+                () = watch.news(until.min(next_word)) => {}
+                // The answer is dropped by then.
+                () = self.ended.cancelled() => return Ok(false),
+            }
+        }
+    }
+
+    async fn tell(&mut self, pool: &Pool, id: TaskId, glance: Glance) {
+        if self.progress.token.is_none() {
+            return;
+        }
+        let words = match find(pool, id).await {
+            Ok(record) => super::digest::head(&record),
+            Err(_) => format!("{id} {}", glance.state),
+        };
+        self.progress.tell(&words).await;
+    }
+}
+
+/// A record, or what to do where there is none.
+pub(super) async fn find(pool: &Pool, id: TaskId) -> Result<TaskRecord> {
+    if let Some(record) = pool.find(id).await? {
+        return Ok(record);
+    }
+    let newest = pool.list(&motorpool::Filter::default(), 1).await?.items.first().map(|record| record.id);
+    let known = match newest {
+        Some(newest) => format!("the newest is {newest}; pool_view tasks lists them"),
+        None => "there is none yet; pool_submit makes one".to_owned(),
+    };
+    Err(Error::refused(format!("no task {id}")).hint(known))
+}
+
+/// Where a caller that wants it is told how far its call is.
+pub(super) struct Progress {
+    peer: Peer<RoleServer>,
+    token: Option<ProgressToken>,
+    told: f64,
+}
+
+impl Progress {
+    fn new(context: &RequestContext<RoleServer>) -> Self {
+        Self { peer: context.peer.clone(), token: context.meta.get_progress_token(), told: 0.0 }
+    }
+
+    /// A line; nobody listening is no error.
+    pub(super) async fn tell(&mut self, words: &str) {
+        let Some(token) = self.token.clone() else { return };
+        // It has to rise.
+        self.told += 1.0;
+        let mut told = ProgressNotificationParam::new(token, self.told);
+        told.message = Some(words.to_owned());
+        let _ = self.peer.notify_progress(told).await;
+    }
+}

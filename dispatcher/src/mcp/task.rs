@@ -1,0 +1,131 @@
+//! Tasks of the protocol (SEP-2663): their state is the pool's, so that they outlive this process and the host.
+//!
+//! The task of a call that makes work has the id of that work. A wait has no record; its id says all there is to know
+//! of it. An id that nobody knows is a task that failed: a host that is told an error asks for ever.
+
+use motorpool::{Error, Result, State, TaskId, TaskRecord};
+use rmcp::ErrorData;
+use rmcp::model::{DetailedTask, GetTaskResult, JsonObject, Task, TaskPayload, TaskStatus};
+use serde_json::{Value, json};
+
+use super::answer::tool_result;
+use super::call::Call;
+use super::digest;
+use super::tools::watch::{self, Wait};
+use crate::term::time::{now_ms, rfc3339};
+
+/// How long a host waits between two looks at a task, in milliseconds.
+const POLL_MS: u64 = 1_000;
+/// The same at one that has run for a while.
+const SLOW_POLL_MS: u64 = 3_000;
+/// What a while is, in milliseconds.
+const WHILE_MS: u64 = 60_000;
+
+/// The task of a call that made `record`.
+pub(super) fn of(record: &TaskRecord) -> Task {
+    let moved = [record.ended_ms, record.heard_ms, record.started_ms].into_iter().flatten().max();
+    let poll_ms = if now_ms().saturating_sub(record.created_ms) > WHILE_MS { SLOW_POLL_MS } else { POLL_MS };
+    Task::new(
+        record.id.to_string(),
+        status(record.state),
+        rfc3339(record.created_ms),
+        rfc3339(moved.unwrap_or(record.created_ms)),
+    )
+    .with_status_message(digest::head(record))
+    .with_poll_interval_ms(poll_ms)
+}
+
+fn status(state: State) -> TaskStatus {
+    match state {
+        // What a failed task brought is a result; `failed` of the protocol is an error of the protocol.
+        State::Completed | State::Failed | State::PendingReview => TaskStatus::Completed,
+        State::Cancelled => TaskStatus::Cancelled,
+        State::Waiting | State::Delayed | State::Pending | State::Held | State::Running => TaskStatus::Working,
+    }
+}
+
+/// The task of a call that waits.
+pub(super) fn of_wait(wait: &Wait) -> Task {
+    let created = rfc3339(wait.created_ms);
+    Task::new(wait.id(), TaskStatus::Working, created, rfc3339(now_ms()))
+        .with_status_message(wait.words())
+        .with_poll_interval_ms(POLL_MS)
+}
+
+/// `tasks/get`.
+pub(super) async fn get(call: &mut Call, id: &str) -> std::result::Result<GetTaskResult, ErrorData> {
+    let task = match look(call, id).await {
+        Ok(task) => task,
+        // Redis away: the host asks again.
+        Err(error) if error.kind() == motorpool::ErrorKind::Redis => {
+            return Err(ErrorData::internal_error(error.to_string(), None));
+        }
+        Err(error) => gone(id, &error),
+    };
+    Ok(GetTaskResult::new(task))
+}
+
+async fn look(call: &mut Call, id: &str) -> Result<DetailedTask> {
+    if let Some(wait) = Wait::parse(id) {
+        call.coordinator.clone_from(&wait.coordinator);
+        if call.desk.is_dropped(id) {
+            return Ok(DetailedTask::new(of_wait(&wait), TaskPayload::Cancelled));
+        }
+        let payload = match watch::answer_if_any(call, &wait).await? {
+            Some((text, is_error)) => completed(text, is_error),
+            None => TaskPayload::Working,
+        };
+        return Ok(DetailedTask::new(of_wait(&wait), payload));
+    }
+    let id: TaskId = id.parse()?;
+    let record = call.find(id).await?;
+    if let Some(name) = &record.coordinator {
+        // Whoever holds the id of the call's own task is its coordinator.
+        call.coordinator.clone_from(name);
+    }
+    let payload = match status(record.state) {
+        TaskStatus::Completed => {
+            call.names([&record]).await?;
+            completed(digest::record(&record), record.state == State::Failed)
+        }
+        TaskStatus::Cancelled => {
+            call.names([&record]).await?;
+            TaskPayload::Cancelled
+        }
+        _ => TaskPayload::Working,
+    };
+    Ok(DetailedTask::new(of(&record), payload))
+}
+
+fn completed(text: String, is_error: bool) -> TaskPayload {
+    let result = serde_json::to_value(tool_result(text, is_error)).ok();
+    let result = result.and_then(|value| if let Value::Object(object) = value { Some(object) } else { None });
+    TaskPayload::Completed { result: result.unwrap_or_default() }
+}
+
+/// A task that is not there any more.
+fn gone(id: &str, error: &Error) -> DetailedTask {
+    let now = rfc3339(now_ms());
+    let text = format!("{error}; it is older than what the pool keeps, or of another pool");
+    let task = Task::new(digest::cut(id, 200), TaskStatus::Failed, now.clone(), now).with_status_message(text.clone());
+    let mut object = JsonObject::new();
+    object.insert("code".into(), json!(-32602));
+    object.insert("message".into(), json!(text));
+    DetailedTask::new(task, TaskPayload::Failed { error: object })
+}
+
+/// `tasks/cancel`: asked for as often as a host likes.
+pub(super) async fn cancel(call: &Call, id: &str) -> std::result::Result<(), ErrorData> {
+    if Wait::parse(id).is_some() {
+        // The work goes on; nobody waits for it here any more.
+        call.desk.drop_wait(id);
+        return Ok(());
+    }
+    let told = |error: Error| match error.kind() {
+        motorpool::ErrorKind::Redis => ErrorData::internal_error(error.to_string(), None),
+        _ => ErrorData::invalid_params(error.to_string(), None),
+    };
+    let id: TaskId = id.parse().map_err(told)?;
+    let pool = call.pool().await.map_err(told)?;
+    pool.cancel(id, "stopped by the coordinator").await.map(drop).map_err(told)
+}

@@ -1,0 +1,231 @@
+//! The tools: one table of names, descriptions, schemas and what carries them out.
+//!
+//! Options of a task are spelled out in `pool_run` alone. Schemas are written by hand, as short as they can be: the
+//! coordinator pays for each of them. Not here: what the arguments mean (`args.rs`), what the pool does (the library).
+
+pub(super) mod task;
+pub(super) mod watch;
+
+use std::sync::Arc;
+
+use motorpool::Result;
+use motorpool::domain::options::{Kind, OptionRow, TABLE as OPTIONS};
+use motorpool::settings::{EFFORTS, MODES};
+use rmcp::model::{JsonObject, MetaObject, Tool, ToolAnnotations};
+use serde_json::{Map, Value, json};
+
+use super::answer::Answer;
+use super::call::Call;
+
+/// One tool.
+struct Row {
+    name: &'static str,
+    description: &'static str,
+    /// Its own arguments: name, schema.
+    arguments: fn() -> Value,
+    needed: &'static [&'static str],
+    is_read: bool,
+    /// It spells out the options of a task.
+    has_options: bool,
+    /// The host has it in the first prompt.
+    always_loaded: bool,
+}
+
+const RUN: Row = Row {
+    name: "pool_run",
+    description: "Run one task on a worker and wait for its result. Blocks until it is done (as a task, where the \
+                  host can), else up to wait_s. A worker sees only this prompt and its directory: say all it needs.",
+    arguments: || json!({"prompt": text("what is to be done"), "wait_s": count("seconds to wait (45; at most 600)")}),
+    needed: &["prompt"],
+    is_read: false,
+    has_options: true,
+    always_loaded: true,
+};
+
+const TABLE: &[Row] = &[
+    RUN,
+    Row {
+        name: "pool_submit",
+        description: "Start a task and get its id at once; pool_wait hands its result over. Takes every option of \
+                      pool_run.",
+        arguments: || json!({"prompt": {"type": "string"}}),
+        needed: &["prompt"],
+        is_read: false,
+        has_options: false,
+        always_loaded: false,
+    },
+    Row {
+        name: "pool_result",
+        description: "State and result of tasks whose ids you know, as JSON; the tail of live output while one runs.",
+        arguments: || {
+            json!({"ids": ids(), "wait_s": count("seconds to wait for all of them (0)"),
+                "full": flag("all of the output"), "cursor": count("first character of the output to give, with full")})
+        },
+        needed: &["ids"],
+        is_read: true,
+        has_options: false,
+        always_loaded: true,
+    },
+    Row {
+        name: "pool_wait",
+        description: "What is new? Waits until something of yours is done, and hands it over, each once. Without ids: \
+                      anything that was not handed over yet, also from before this session.",
+        arguments: || {
+            json!({"ids": ids(), "all": flag("wait for all of the ids, not for any"),
+                "wait_s": count("seconds to wait (45)"), "replay": count("hand over the last n again")})
+        },
+        needed: &[],
+        is_read: true,
+        has_options: false,
+        always_loaded: false,
+    },
+    Row {
+        name: "pool_cancel",
+        description: "Stop tasks. One that runs is `cancelled` only once its processes are gone.",
+        arguments: || json!({"ids": ids(), "reason": {"type": "string"}}),
+        needed: &["ids"],
+        is_read: false,
+        has_options: false,
+        always_loaded: false,
+    },
+    Row {
+        name: "pool_status",
+        description: "The pool at a glance, as JSON: tasks by state, slots, lanes, what is stuck and why.",
+        arguments: || json!({}),
+        needed: &[],
+        is_read: true,
+        has_options: false,
+        always_loaded: false,
+    },
+    Row {
+        name: "pool_view",
+        description: "A listing. tasks: newest first; task: all that is known of one; slots: the workers; events: \
+                      what happened last; config: the pool's defaults.",
+        arguments: || {
+            json!({"what": {"enum": watch::VIEWS}, "id": {"type": "string"}, "state": {"type": "array", "items": {"type": "string"}},
+                "tag": {"type": "string"}, "mine": flag("only your own tasks"), "limit": count("lines (20)"), "cursor": {"type": "string"}})
+        },
+        needed: &["what"],
+        is_read: true,
+        has_options: false,
+        always_loaded: false,
+    },
+];
+
+fn text(words: &str) -> Value {
+    json!({"type": "string", "description": words})
+}
+
+fn count(words: &str) -> Value {
+    json!({"type": "integer", "description": words})
+}
+
+fn flag(words: &str) -> Value {
+    json!({"type": "boolean", "description": words})
+}
+
+fn ids() -> Value {
+    json!({"type": "array", "items": {"type": "string"}})
+}
+
+/// An option of a task as an argument.
+fn option(row: &OptionRow) -> Value {
+    let words = match row.name {
+        "effort" => return json!({"enum": EFFORTS}),
+        "permission_mode" => return json!({"enum": MODES, "description": "plan unless said: reads, writes nothing"}),
+        "isolation" => return json!({"enum": ["none"]}),
+        _ => row.doc,
+    };
+    let mut schema = match row.kind {
+        Kind::Text => json!({"type": "string"}),
+        Kind::Count => json!({"type": "integer"}),
+        Kind::Money => json!({"type": "number"}),
+        Kind::Flag => json!({"type": "boolean"}),
+        Kind::List => json!({"type": "array", "items": {"type": "string"}}),
+        Kind::Json => json!({"type": "object"}),
+    };
+    // A name that says it all needs no words.
+    if !["model", "json_schema", "max_turns", "lane", "tags", "fail_on_denied"].contains(&row.name) {
+        schema["description"] = words.into();
+    }
+    schema
+}
+
+impl Row {
+    fn tool(&self) -> Tool {
+        let mut properties = Map::new();
+        if let Value::Object(own) = (self.arguments)() {
+            properties.extend(own);
+        }
+        if self.has_options {
+            let built = OPTIONS.iter().filter(|row| row.is_built());
+            properties.extend(built.map(|row| (row.name.to_owned(), option(row))));
+        }
+        let mut schema = JsonObject::new();
+        schema.insert("type".into(), "object".into());
+        schema.insert("properties".into(), properties.into());
+        if !self.needed.is_empty() {
+            schema.insert("required".into(), json!(self.needed));
+        }
+        let mut tool = Tool::new(self.name, self.description, Arc::new(schema));
+        if self.is_read {
+            tool = tool.with_annotations(ToolAnnotations::new().read_only(true));
+        }
+        if self.always_loaded {
+            let mut meta = JsonObject::new();
+            meta.insert("anthropic/alwaysLoad".into(), true.into());
+            tool = tool.with_meta(MetaObject(meta));
+        }
+        tool
+    }
+}
+
+/// `tools/list`.
+pub(super) fn list() -> Vec<Tool> {
+    TABLE.iter().map(Row::tool).collect()
+}
+
+/// The names of the tools.
+pub(super) fn names() -> impl Iterator<Item = &'static str> + Clone {
+    TABLE.iter().map(|row| row.name)
+}
+
+/// The names of the tools that only look.
+pub(crate) fn reads() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().filter(|row| row.is_read).map(|row| row.name)
+}
+
+/// Carries a call out; nothing if there is no such tool.
+pub(super) async fn call(name: &str, call: Call) -> Option<Result<Answer>> {
+    Some(match name {
+        "pool_run" => task::run(call).await,
+        "pool_submit" => task::submit(call).await,
+        "pool_result" => task::result(call).await,
+        "pool_cancel" => task::cancel(call).await,
+        "pool_wait" => watch::wait(call).await,
+        "pool_status" => watch::status(call).await,
+        "pool_view" => watch::view(call).await,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_short_and_spells_every_option_once() {
+        let list = list();
+        let text = serde_json::to_string(&list).unwrap();
+        assert!(text.is_ascii());
+        // The bound of the whole set of tools, of which these are a third.
+        assert!(text.len() / 4 < 1_500, "{} characters", text.len());
+        for row in OPTIONS.iter().filter(|row| row.is_built() && row.name != "coordinator") {
+            assert_eq!(text.matches(&format!("\"{}\":", row.name)).count(), 1, "{}", row.name);
+        }
+        for tool in &list {
+            let words = tool.description.as_deref().unwrap_or_default();
+            assert!((20..2_000).contains(&words.len()), "{}", tool.name);
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! pool_wait, pool_status, pool_view.
+//!
+//! Not here: a task whose id is known (`task.rs`).
+
+use std::time::Duration;
+
+use motorpool::pool::{News, NewsMark};
+use motorpool::{Error, ErrorKind, Filter, Result, State, TaskId, TaskRecord};
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::super::answer::Answer;
+use super::super::args::Args;
+use super::super::call::{Call, PROGRESS_EVERY};
+use super::super::{digest, task};
+use super::task::WAIT_S;
+use crate::term::counted;
+use crate::term::time::{now_ms, rfc3339, span};
+use crate::work;
+
+/// Most pieces of news in one answer.
+const NEWS: usize = 20;
+/// How long a wait trusts that no notice means no news.
+const LOOK_ANYWAY: Duration = Duration::from_secs(2);
+/// The listings there are.
+pub(super) const VIEWS: [&str; 5] = ["tasks", "task", "slots", "events", "config"];
+
+/// What a coordinator waits for: as a task of the protocol it has no record, its id says it all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wait {
+    pub(crate) coordinator: String,
+    ids: Vec<TaskId>,
+    all: bool,
+    /// Milliseconds since 1970.
+    pub(crate) created_ms: u64,
+    /// Tells two waits for the same thing apart.
+    nonce: u64,
+}
+
+impl Wait {
+    /// `wait/any/t1+t2/1735689600000/7/NAME`.
+    pub(crate) fn id(&self) -> String {
+        let ids = self.ids.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
+        let which = if self.all { "all" } else { "any" };
+        format!("wait/{which}/{ids}/{}/{}/{}", self.created_ms, self.nonce, self.coordinator)
+    }
+
+    pub(crate) fn parse(id: &str) -> Option<Self> {
+        let mut parts = id.strip_prefix("wait/")?.splitn(5, '/');
+        let all = match parts.next()? {
+            "all" => true,
+            "any" => false,
+            _ => return None,
+        };
+        let ids = parts.next()?.split('+').filter(|id| !id.is_empty()).map(str::parse).collect::<Result<_>>().ok()?;
+        let created_ms = parts.next()?.parse().ok()?;
+        let nonce = parts.next()?.parse().ok()?;
+        Some(Self { coordinator: parts.next()?.to_owned(), ids, all, created_ms, nonce })
+    }
+
+    /// What it waits for, for people.
+    pub(crate) fn words(&self) -> String {
+        let ids: Vec<String> = self.ids.iter().map(ToString::to_string).collect();
+        match (&ids[..], self.all) {
+            ([], _) => "waiting for whatever is done next".into(),
+            (ids, true) => format!("waiting for all of {}", ids.join(", ")),
+            (ids, false) => format!("waiting for any of {}", ids.join(", ")),
+        }
+    }
+}
+
+pub(super) async fn wait(mut call: Call) -> Result<Answer> {
+    let ids = call.args.ids()?;
+    let all = call.args.flag("all")?;
+    let for_how_long = call.wait(WAIT_S)?;
+    let replay = call.args.count("replay", 100)?;
+    std::mem::replace(&mut call.args, Args::new(Map::new())).end()?;
+    for id in &ids {
+        call.find(*id).await?;
+    }
+    if let Some(count) = replay {
+        return replayed(&call, count as usize).await;
+    }
+    let nonce = call.desk.next_nonce();
+    let wait = Wait { coordinator: call.coordinator.clone(), ids, all, created_ms: now_ms(), nonce };
+    let until = Instant::now() + for_how_long;
+    let pool = call.pool().await?;
+    // Before the first look, so that nothing falls in between.
+    let mut notices = pool.notices().await;
+    let mut next_word = Instant::now();
+    loop {
+        match answer_if_any(&mut call, &wait).await {
+            Ok(Some((text, is_error))) => return Ok(Answer::text(text).failed_if(is_error)),
+            Ok(None) => {}
+            Err(error) if error.kind() == ErrorKind::Redis && Instant::now() < until => {
+                call.progress.tell(&format!("reconnecting to Redis: {}", error.message())).await;
+            }
+            Err(error) => return Err(error),
+        }
+        if call.has_tasks {
+            return Ok(Answer::Task(task::of_wait(&wait)));
+        }
+        if Instant::now() >= until {
+            return Ok(Answer::text(nothing_yet(&call, &wait).await?));
+        }
+        if Instant::now() >= next_word {
+            next_word = Instant::now() + PROGRESS_EVERY;
+            call.progress.tell(&wait.words()).await;
+        }
+        let look_at = until.min(next_word).min(Instant::now() + LOOK_ANYWAY);
+        tokio::select! {
+            // Whatever moved may be news; the set says what is.
+            () = moved(&mut notices, look_at) => {}
+            () = call.ended.cancelled() => return Ok(Answer::text("the wait was given up; the work goes on")),
+        }
+    }
+}
+
+/// Returns when a task has ended or something was missed, at the latest at the deadline.
+async fn moved(notices: &mut motorpool::pool::Notices, until: Instant) {
+    use motorpool::pool::Notice;
+    while let Ok(notice) = tokio::time::timeout_at(until, notices.next()).await {
+        match notice {
+            Notice::Event(event) if event.to.is_unfinished() => {}
+            _ => return,
+        }
+    }
+}
+
+/// What a wait has to tell, once there is anything; and whether all of it failed.
+pub(crate) async fn answer_if_any(call: &mut Call, wait: &Wait) -> Result<Option<(String, bool)>> {
+    let pool = call.pool().await?;
+    if wait.ids.is_empty() {
+        let unseen = pool.unseen(&wait.coordinator, NEWS).await?;
+        if unseen.news.is_empty() {
+            let nothing = open(call, &wait.coordinator).await?.is_empty();
+            return Ok(nothing.then(|| {
+                let name = &wait.coordinator;
+                (format!("nothing is new, and nothing of yours is under way (coordinator {name})"), false)
+            }));
+        }
+        let more = unseen.total.saturating_sub(unseen.news.len() as u64);
+        return told(call, unseen.news, more).await.map(Some);
+    }
+    let mut records = Vec::new();
+    for id in &wait.ids {
+        records.push(call.find(*id).await?);
+    }
+    let left = records.iter().filter(|record| record.state.is_unfinished()).count();
+    let marks = pool.unseen_among(&wait.coordinator, &wait.ids).await?;
+    let is_new = |record: &TaskRecord| marks.iter().any(|mark| mark.id == record.id);
+    let is_done = if wait.all { left == 0 } else { left == 0 || records.iter().any(is_new) };
+    if !is_done {
+        return Ok(None);
+    }
+    // What was handed over before is shown again where nothing else is left to wait for.
+    let shown = records.into_iter().filter(|record| !record.state.is_unfinished() && (left == 0 || is_new(record)));
+    let shown: Vec<News> = shown
+        .map(|record| {
+            let mark = NewsMark { id: record.id, number: record.news.unwrap_or(0) };
+            let again = marks.contains(&mark) && record.offered == Some(mark.number);
+            News { mark, record, again }
+        })
+        .collect();
+    let (mut text, failed) = told(call, shown, 0).await?;
+    if left > 0 {
+        text.push_str(&format!("{left} of {} still under way\n", wait.ids.len()));
+    }
+    Ok(Some((text, failed)))
+}
+
+/// The text of some news, noted as offered.
+async fn told(call: &Call, news: Vec<News>, more: u64) -> Result<(String, bool)> {
+    let failed = news.iter().all(|news| news.record.state == State::Failed);
+    let note = |again: bool| if again { " (handed over before; that answer may not have arrived)" } else { "" };
+    let records: Vec<(TaskRecord, &'static str)> =
+        news.into_iter().map(|news| (news.record, note(news.again))).collect();
+    call.names(records.iter().map(|(record, _)| record)).await?;
+    let mut text = digest::records(&records, digest::LONGEST - 100);
+    if more > 0 {
+        text.push_str(&format!("{more} more; pool_wait again\n"));
+    }
+    Ok((text, failed))
+}
+
+async fn replayed(call: &Call, count: usize) -> Result<Answer> {
+    let news = call.pool().await?.told(&call.coordinator, count.max(1)).await?;
+    if news.is_empty() {
+        return Ok(Answer::text(format!("nothing was handed over yet (coordinator {})", call.coordinator)));
+    }
+    let records: Vec<_> = news.into_iter().map(|news| (news.record, " (again)")).collect();
+    Ok(Answer::text(digest::records(&records, digest::LONGEST)))
+}
+
+/// The unfinished tasks of a coordinator, newest first.
+async fn open(call: &Call, coordinator: &str) -> Result<Vec<TaskRecord>> {
+    let states = State::ALL.iter().copied().filter(|state| state.is_unfinished()).collect();
+    let filter = Filter { states, coordinator: Some(coordinator.to_owned()), ..Filter::default() };
+    Ok(call.pool().await?.list(&filter, 20).await?.items)
+}
+
+async fn nothing_yet(call: &Call, wait: &Wait) -> Result<String> {
+    let mut lines = vec!["nothing new yet; call pool_wait again".to_owned()];
+    let records = if wait.ids.is_empty() {
+        open(call, &wait.coordinator).await?
+    } else {
+        let mut records = Vec::new();
+        for id in &wait.ids {
+            records.push(call.find(*id).await?);
+        }
+        records
+    };
+    lines.extend(records.iter().take(20).map(digest::head));
+    let status = call.pool().await?.status().await?;
+    lines.extend(stuck(&status).into_iter().map(|(what, hint)| format!("stuck: {what}; {hint}")));
+    Ok(lines.join("\n"))
+}
+
+fn stuck(status: &motorpool::PoolStatus) -> Vec<(String, String)> {
+    work::stuck(status, "start a worker: motorpool-worker host --lanes")
+}
+
+pub(super) async fn status(call: Call) -> Result<Answer> {
+    call.args.clone().end()?;
+    Ok(Answer::json(&status_json(&call.pool().await?.status().await?)))
+}
+
+/// The pool at a glance.
+pub(crate) fn status_json(status: &motorpool::PoolStatus) -> Value {
+    let tasks: Map<String, Value> = status
+        .tasks
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(state, count)| (state.word().to_owned(), (*count).into()))
+        .collect();
+    let slots: Vec<Value> = status
+        .workers
+        .iter()
+        .take(50)
+        .map(|worker| {
+            let mut slot =
+                json!({"id": work::short(&worker.id), "state": work::slot_state(worker), "host": worker.host});
+            if let Some(task) = &worker.task {
+                slot["task"] = task.clone().into();
+            }
+            if let Some(unfit) = &worker.unfit {
+                slot["why"] = format!("{}: {}", unfit.class, digest::cut(&unfit.message, 200)).into();
+            }
+            slot
+        })
+        .collect();
+    let stuck = stuck(status);
+    let unfinished = status.tasks.iter().any(|(state, count)| state.is_unfinished() && *count > 0);
+    let state = match (stuck.is_empty(), unfinished) {
+        (false, _) => "stuck",
+        (true, true) => "working",
+        (true, false) => "idle",
+    };
+    let mut value = json!({
+        "id": "pool", "state": state, "tasks": tasks, "slots": slots,
+        "lanes": status.lanes.iter().map(|lane| json!({"lane": lane.lane, "waiting": lane.waiting,
+            "oldest_ms": lane.oldest_ms, "workers": lane.workers})).collect::<Vec<_>>(),
+        "stuck": stuck.into_iter().map(|(what, hint)| json!({"what": what, "hint": hint})).collect::<Vec<_>>(),
+    });
+    if status.workers.len() > slots.len() {
+        value["more_slots"] = (status.workers.len() - slots.len()).into();
+    }
+    value
+}
+
+pub(super) async fn view(mut call: Call) -> Result<Answer> {
+    let what = call.args.needed_text("what", &format!("one of {}", VIEWS.join(", ")))?;
+    match what.as_str() {
+        "tasks" => view_tasks(call).await,
+        "task" => view_task(call).await,
+        "slots" => {
+            call.args.clone().end()?;
+            view_slots(&call).await
+        }
+        "events" => view_events(call).await,
+        "config" => {
+            call.args.clone().end()?;
+            let defaults = call.pool().await?.defaults().await?;
+            let value = serde_json::to_value(&defaults).unwrap_or_default();
+            Ok(Answer::text(format!("config: the pool's defaults for tasks that say nothing\n{value}")))
+        }
+        other => {
+            let error = Error::usage(format!("what: {:?} is no listing", digest::cut(other, 60)));
+            Err(error.hint(match motorpool::error::nearest(other, VIEWS) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("one of {}", VIEWS.join(", ")),
+            }))
+        }
+    }
+}
+
+/// The rest of a line's list: `state` may be one word or several.
+fn states(args: &mut Args) -> Result<Vec<State>> {
+    let texts = args.texts("state")?;
+    texts.iter().map(|text| text.parse()).collect()
+}
+
+async fn view_tasks(mut call: Call) -> Result<Answer> {
+    let mine = call.args.flag("mine")?;
+    let filter = Filter {
+        states: states(&mut call.args)?,
+        tag: call.args.text("tag")?,
+        coordinator: mine.then(|| call.coordinator.clone()),
+        before: call.args.text("cursor")?.map(|cursor| cursor.parse()).transpose()?,
+    };
+    let limit = call.args.count("limit", 100)?.unwrap_or(20).max(1) as usize;
+    call.args.clone().end()?;
+    let page = call.pool().await?.list(&filter, limit).await?;
+    let now = now_ms();
+    let mut lines = vec![format!("tasks: {}, newest first", counted(page.items.len() as u64, "task"))];
+    let mut left = digest::LONGEST - 200;
+    let mut last = None;
+    for record in &page.items {
+        let age = span(now.saturating_sub(record.created_ms));
+        let tags = if record.tags.is_empty() { String::new() } else { format!(", [{}]", record.tags.join(" ")) };
+        let line = digest::cut(&format!("{}, {age} old{tags}", digest::head(record)), 300);
+        if line.chars().count() + 1 > left {
+            break;
+        }
+        left -= line.chars().count() + 1;
+        last = Some(record.id);
+        lines.push(line);
+    }
+    let is_whole = last == page.items.last().map(|record| record.id);
+    if let Some(cursor) = if is_whole { page.cursor } else { last } {
+        lines.push(format!("more with cursor: {cursor}"));
+    }
+    Ok(Answer::text(lines.join("\n")))
+}
+
+async fn view_task(mut call: Call) -> Result<Answer> {
+    let ids = call.args.needed_ids()?;
+    call.args.clone().end()?;
+    let [id] = ids[..] else {
+        return Err(Error::usage("one id is wanted").hint("pool_result takes several"));
+    };
+    let record = call.find(id).await?;
+    let mut lines = vec![digest::head(&record)];
+    lines.push(format!(
+        "created {}, lane {}, attempt {} of {}",
+        rfc3339(record.created_ms),
+        record.lane,
+        record.attempt,
+        record.max_attempts
+    ));
+    if let Some(name) = &record.coordinator {
+        lines.push(format!("coordinator {name}"));
+    }
+    for run in record.runs.iter().rev().take(10) {
+        let how = match (run.class, run.ended_ms) {
+            (Some(class), _) => class.to_string(),
+            (None, Some(_)) => "ended well".into(),
+            (None, None) => "running".into(),
+        };
+        let message = run.message.as_deref().map(|text| format!(": {}", digest::cut(text, 200))).unwrap_or_default();
+        lines.push(format!(
+            "run {} {how}{message}, on {} ({}), started {}",
+            run.n,
+            run.worker,
+            run.host,
+            rfc3339(run.started_ms)
+        ));
+    }
+    if let Some(spec) = &record.spec {
+        let options = serde_json::to_string(&spec.options).unwrap_or_default();
+        lines.push(format!("options {}", digest::cut(&options, 1_000)));
+        lines.push(format!("prompt: {}", digest::cut(&spec.prompt, 1_000)));
+    }
+    let size = digest::output(&record).map_or(0, |text| text.chars().count());
+    lines.push(format!("output: {size} characters; pool_result {id} has them"));
+    Ok(Answer::text(lines.join("\n")))
+}
+
+async fn view_slots(call: &Call) -> Result<Answer> {
+    let workers = call.pool().await?.workers().await?;
+    let mut lines = vec![format!("slots: {}", counted(workers.len() as u64, "slot"))];
+    for worker in workers.iter().take(60) {
+        let task = worker.task.as_deref().map(|task| format!(" {task}")).unwrap_or_default();
+        let unfit = worker.unfit.as_ref();
+        let why =
+            unfit.map(|unfit| format!(", {}: {}", unfit.class, digest::cut(&unfit.message, 120))).unwrap_or_default();
+        let claude = worker.claude.as_deref().unwrap_or("not found");
+        let (id, host, lanes) = (work::short(&worker.id), &worker.host, worker.lanes.join(" "));
+        lines.push(format!(
+            "{id} {}{task}{why}, on {host}, claude {claude}, lanes {lanes}, {} done",
+            work::slot_state(worker),
+            worker.done
+        ));
+    }
+    Ok(Answer::text(digest::cut(&lines.join("\n"), digest::LONGEST)))
+}
+
+async fn view_events(mut call: Call) -> Result<Answer> {
+    let limit = call.args.count("limit", 100)?.unwrap_or(20).max(1);
+    call.args.clone().end()?;
+    let events = call.pool().await?.last_events(limit).await?;
+    let mut lines = vec![format!("events: the last {}, oldest first", events.len())];
+    for (at_ms, event) in events {
+        let from = event.from.map_or("-", State::word);
+        let run = if event.run > 0 { format!(" run {}", event.run) } else { String::new() };
+        lines.push(format!("{} {} {from} -> {} ({}){run}", rfc3339(at_ms), event.task, event.to, event.cause));
+    }
+    Ok(Answer::text(lines.join("\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_wait_says_it_all() {
+        for (ids, all) in [(vec![], false), (vec![TaskId::new(1), TaskId::new(22)], true)] {
+            let wait =
+                Wait { coordinator: "ann@box:/a b/+c/1".into(), ids, all, created_ms: 1_735_689_600_000, nonce: 7 };
+            assert_eq!(Wait::parse(&wait.id()), Some(wait.clone()), "{}", wait.id());
+        }
+        for id in ["t17", "wait/", "wait/any/x/1/2/a", "wait/some//1/2/a", "wait/any//1/a"] {
+            assert_eq!(Wait::parse(id), None, "{id}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What both faces do and say: placing a task, what a slot does, what is stuck and why.
+//!
+//! Not here: how it looks (`term`, `mcp/digest.rs`), what happens in a pool (the library).
+
+use motorpool::domain::fleet::{WaitsFor, Worker, waits_for};
+use motorpool::domain::merge;
+use motorpool::domain::options::PermissionMode;
+use motorpool::{Pool, PoolStatus, Result, Spec, TaskId, TaskOptions};
+use serde_json::{Value, json};
+
+use crate::term::counted;
+use crate::term::table::harmless;
+use crate::term::time::rfc3339;
+
+/// What was submitted, and what is to be said of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placed {
+    pub(crate) id: TaskId,
+    pub(crate) fresh: bool,
+    pub(crate) mode: PermissionMode,
+}
+
+/// Submits a task; in an embedded pool it works in the project's directory.
+pub(crate) async fn place(pool: &Pool, project_dir: Option<String>, mut spec: Spec) -> Result<Placed> {
+    spec.project_dir = project_dir;
+    let defaults = pool.defaults().await?;
+    let mode = merge::permission_mode(&merge::merge(&defaults, &TaskOptions::default(), &spec.options));
+    let submitted = pool.submit(spec).await?;
+    Ok(Placed { id: submitted.id, fresh: submitted.fresh, mode })
+}
+
+/// Which permission mode applies, and what that means.
+pub(crate) fn mode_text(id: TaskId, mode: PermissionMode, allowed_tools: &str) -> String {
+    let means = match mode {
+        PermissionMode::Plan => {
+            ": Claude reads and plans, writes nothing; permission mode acceptEdits lets it edit files".to_owned()
+        }
+        PermissionMode::DontAsk | PermissionMode::Default => {
+            format!(": what is not allowed is denied; see {allowed_tools}")
+        }
+        PermissionMode::AcceptEdits => ": Claude may edit files in its working directory".to_owned(),
+        PermissionMode::Auto => String::new(),
+        PermissionMode::BypassPermissions => ": Claude may do everything".to_owned(),
+    };
+    format!("{id} in {mode} mode{means}")
+}
+
+/// What is said where nobody serves a lane.
+pub(crate) fn unserved(lane: &str) -> String {
+    format!("no live worker serves the lane {lane}: the task waits until one does")
+}
+
+/// What a slot does.
+pub(crate) fn slot_state(worker: &Worker) -> &'static str {
+    match (&worker.task, &worker.unfit) {
+        _ if worker.draining => "draining",
+        (Some(_), _) => "running",
+        (None, Some(_)) => "unfit",
+        (None, None) => "idle",
+    }
+}
+
+/// As much of a worker's id as tells it apart from others.
+pub(crate) fn short(worker: &str) -> String {
+    worker.chars().take(10).collect()
+}
+
+/// A slot as `--json` and tools show it.
+pub(crate) fn slot_json(worker: &Worker) -> Value {
+    json!({
+        "id": worker.id, "state": slot_state(worker), "host": worker.host, "pid": worker.pid,
+        "version": worker.version, "claude": worker.claude, "lanes": worker.lanes, "task": worker.task,
+        "done": worker.done, "silent_ms": worker.silent_ms,
+        "unfit": worker.unfit.as_ref().map(|unfit| json!({
+            "class": unfit.class.word(), "message": unfit.message, "hint": unfit.hint,
+            "until": unfit.until_ms.map(rfc3339),
+        })),
+    })
+}
+
+/// What the tasks of a lane wait for that does not come by itself, and what to do; `no_worker` says what to do where
+/// nobody serves it.
+pub(crate) fn waits_text(lane: &str, workers: &[Worker], no_worker: &str) -> Option<(String, String)> {
+    match waits_for(lane, workers) {
+        WaitsFor::Turn => None,
+        WaitsFor::Worker => Some(("no live worker serves it".into(), no_worker.into())),
+        WaitsFor::Fitness(unfit) => Some((
+            format!("no worker is fit ({}: {})", unfit.class, harmless(&unfit.message)),
+            match (unfit.until_ms, unfit.hint) {
+                (Some(ms), _) => format!("until {}", rfc3339(ms)),
+                (None, hint) => hint.map_or_else(|| "see the worker's log".into(), |hint| harmless(&hint)),
+            },
+        )),
+    }
+}
+
+/// What does not move in a pool, why, and what to do.
+pub(crate) fn stuck(status: &PoolStatus, no_worker: &str) -> Vec<(String, String)> {
+    let mut stuck = Vec::new();
+    for lane in &status.lanes {
+        if let Some((why, hint)) = waits_text(&lane.lane, &status.workers, no_worker) {
+            stuck.push((format!("{} in lane {}: {why}", counted(lane.waiting, "task"), lane.lane), hint));
+        }
+    }
+    stuck
+}

@@ -15,7 +15,7 @@ fn compose() -> Value {
 #[test]
 fn the_compose_file_has_its_services() {
     let compose = compose();
-    for service in ["redis", "worker"] {
+    for service in ["redis", "worker", "dispatcher"] {
         let service = &compose["services"][service];
         assert!(service["healthcheck"]["test"].is_sequence(), "every service has a health check: {service:?}");
         assert!(service["restart"].is_string(), "every service comes back: {service:?}");
@@ -38,14 +38,21 @@ fn a_container_gets_every_setting_that_means_something_to_it() {
     let environment = &compose["services"]["worker"]["environment"];
     let mut wrong = Vec::new();
     // Defaults of a pool are written by what starts an embedded one, not by a host.
-    let wanted = TABLE.iter().filter(|row| row.scope != Scope::PoolDefault && !NOT_IN_COMPOSE.contains(&row.name));
-    for row in wanted {
+    let of_worker = |row: &&Row| !matches!(row.scope, Scope::PoolDefault | Scope::Serve);
+    for row in TABLE.iter().filter(of_worker).filter(|row| !NOT_IN_COMPOSE.contains(&row.name)) {
         if environment.get(row.variable().as_str()).is_none() {
             wrong.push(format!("docker-compose.yml does not pass {} to the worker", row.variable()));
         }
     }
+    for row in TABLE.iter().filter(|row| row.scope == Scope::Serve) {
+        if compose["services"]["dispatcher"]["environment"].get(row.variable().as_str()).is_none() {
+            wrong.push(format!("docker-compose.yml does not pass {} to the dispatcher", row.variable()));
+        }
+    }
     let variables: Vec<String> = TABLE.iter().map(Row::variable).collect();
-    for name in environment.as_mapping().expect("environment is a mapping").keys().filter_map(Value::as_str) {
+    let dispatcher = &compose["services"]["dispatcher"]["environment"];
+    let environments = [environment, dispatcher].map(|names| names.as_mapping().expect("environment is a mapping"));
+    for name in environments.into_iter().flat_map(|names| names.keys()).filter_map(Value::as_str) {
         if name.starts_with("MOTORPOOL_") && !variables.iter().any(|variable| variable == name) {
             wrong.push(format!("docker-compose.yml: {name} is no setting"));
         }

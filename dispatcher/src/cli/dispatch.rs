@@ -29,7 +29,7 @@ pub(super) fn serve_command() -> Command {
         .after_help(
             "Examples:\n  motorpool mcp-config                 what a host needs to start it\n  \
              motorpool serve --http 127.0.0.1:8787\n  \
-             motorpool serve --http 0.0.0.0:8787 --token-file ~/motorpool.tokens --allowed-host farm.example.com\n\
+             motorpool serve --http 0.0.0.0:8787 --token-file ~/motorpool.tokens --allowed-host example.com\n\
              It ends with its standard input, at SIGINT and at SIGTERM; no task ends with it.",
         );
     settings::flags::add(command, SCOPES)

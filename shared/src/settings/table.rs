@@ -223,7 +223,7 @@ pub const TABLE: &[Row] = &[
         Kind::List,
         "(pages of this machine)",
         Scope::Serve,
-        "further web origins whose pages may call the HTTP face (Origin), as in https://tools.example.com",
+        "further web origins whose pages may call the HTTP face (Origin), as in https://example.com",
     ),
     row("model", Kind::Text, "(Claude Code's own)", Scope::PoolDefault, "model of tasks that name none"),
     row("effort", Kind::Choice(EFFORTS), "(Claude Code's own)", Scope::PoolDefault, "effort of tasks that name none"),

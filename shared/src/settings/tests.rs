@@ -144,7 +144,12 @@ fn what_is_wrong_names_the_place_and_what_would_do() {
             "allow-mode=acceptedits",
             "--allow-mode: \"acceptedits\" is not one of plan, dontAsk, default, acceptEdits, auto, bypassPermissions; did you mean acceptEdits?",
         ),
-        ("flag", "http=:80", "--http is not built yet; leave it out in this release"),
+        ("flag", "budget-usd=5", "--budget-usd is not built yet; leave it out in this release"),
+        (
+            "flag",
+            "http=:80",
+            "--http: \":80\" is no address with a port; write it as in 127.0.0.1:8787, [::1]:8787 or 0.0.0.0:8787",
+        ),
         (
             "flag",
             "redis-url=http://u:geheim@x",

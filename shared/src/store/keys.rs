@@ -191,7 +191,7 @@ pub(crate) fn names_lua() -> String {
          \x20   ctl = function(id) return p .. 'ctl:' .. id end,\n\
          \x20   output = function(id, run) return p .. 'output:' .. id .. ':' .. run end,\n\
          \x20   once = function(once) return p .. 'once:' .. once end,\n\
-         \x20   unseen = function(coordinator) return p .. 'unseen:' .. coordinator end,\n\
+         \x20   unseen_of = function(coordinator) return p .. 'unseen:' .. coordinator end,\n\
          \x20   told = function(coordinator) return p .. 'told:' .. coordinator end,\n\
          \x20   index = function(kind, value) return p .. 'index:' .. kind .. ':' .. value end,\n\
          \x20 }\n\

@@ -12,7 +12,7 @@ if refusal then return refusal end
 local same = {}
 for i = 0, tonumber(ARGV[3]) - 1 do
   local id, number = ARGV[4 + 2 * i], ARGV[5 + 2 * i]
-  if redis.call('ZSCORE', key.unseen(coordinator), id) == number then same[#same + 1] = { id, number } end
+  if redis.call('ZSCORE', key.unseen_of(coordinator), id) == number then same[#same + 1] = { id, number } end
 end
 
 -- writes from here
@@ -20,7 +20,7 @@ for _, news in ipairs(same) do
   if verb == 'offer' then
     redis.call('HSET', key.task(news[1]), F.offered, news[2])
   else
-    redis.call('ZREM', key.unseen(coordinator), news[1])
+    redis.call('ZREM', key.unseen_of(coordinator), news[1])
     redis.call('ZADD', key.told(coordinator), news[2], news[1])
   end
 end

@@ -79,6 +79,8 @@ sweep schema: this pool is written in schema 7, not 1; use the version of Motorp
 check ok: read
 check unknown: read
 lane ok: read
+seen ok: read
+seen schema: this pool is written in schema 7, not 1; use the version of Motorpool that the pool's other processes use
 ";
 
 #[test]

@@ -13,7 +13,7 @@ local function note_news(id, to)
   if not coordinator or coordinator == '' then return end
   local number = whole(redis.call('HINCRBY', key.seq, 'news', 1))
   redis.call('HSET', key.task(id), F.news, number)
-  redis.call('ZADD', key.unseen(coordinator), number, id)
+  redis.call('ZADD', key.unseen_of(coordinator), number, id)
 end
 
 local function move(id, from, to, cause, run)

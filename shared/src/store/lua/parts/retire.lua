@@ -8,7 +8,7 @@ local function remove(id)
   redis.call('ZREM', key.index('all', 'tasks'), id)
   if known[2] and known[2] ~= '' then
     redis.call('ZREM', key.index('coordinator', known[2]), id)
-    redis.call('ZREM', key.unseen(known[2]), id)
+    redis.call('ZREM', key.unseen_of(known[2]), id)
     redis.call('ZREM', key.told(known[2]), id)
   end
   for _, tag in ipairs(lines(known[3] or '')) do

@@ -172,7 +172,7 @@ fn what_is_wrong_names_the_place_and_what_would_do() {
         ),
         ("file", "slots = [1]", "slots in FILE has the wrong type; write one value in quotes"),
         ("file", "lanes = [1]", "lanes in FILE has an item that is no text; put each in quotes"),
-        ("file", "[http]\na = 1", "http in FILE is not built yet; leave it out in this release"),
+        ("file", "[labels]\na = 1", "labels in FILE is not built yet; leave it out in this release"),
         ("file", "[banana]\na = 1", "banana in FILE is no setting; docs/settings.md lists them all"),
     ];
     for (kind, text, expected) in cases {

@@ -109,9 +109,9 @@ impl Call {
         if self.progress.token.is_none() {
             return;
         }
-        let words = match find(pool, id).await {
-            Ok(record) => super::digest::head(&record),
-            Err(_) => format!("{id} {}", glance.state),
+        let words = match pool.find_short(id).await {
+            Ok(Some(record)) => super::digest::head(&record),
+            _ => format!("{id} {}", glance.state),
         };
         self.progress.tell(&words).await;
     }

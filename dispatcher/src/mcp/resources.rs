@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use motorpool::domain::event::Event;
-use motorpool::pool::Notice;
+use motorpool::pool::{Notice, Notices};
 use motorpool::{Error, ErrorKind, Filter, TaskId};
 use rmcp::ErrorData;
 use rmcp::RoleServer;
@@ -18,6 +19,7 @@ use rmcp::model::{
 use rmcp::service::{Peer, SubscriptionContext};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
 use super::Desk;
 use super::tools::watch::status_json;
@@ -26,6 +28,8 @@ use crate::work;
 
 /// Most resources that one connection subscribes to.
 const SUBSCRIPTIONS: usize = 1_000;
+/// How long what moves is gathered before it is told.
+const TOGETHER: Duration = Duration::from_millis(200);
 /// Most pieces of live output in one reading.
 const PIECES: u64 = 500;
 
@@ -183,12 +187,10 @@ impl Subscriptions {
             *teller = Some(tokio::spawn(async move {
                 let mut notices = pool.notices().await;
                 loop {
-                    let notice = notices.next().await;
-                    let moved: Vec<String> = {
-                        let uris = uris.lock().unwrap_or_else(PoisonError::into_inner);
-                        uris.iter().filter(|uri| is_moved(uri, &notice)).cloned().collect()
-                    };
-                    for uri in moved {
+                    let moved = moved(&mut notices, || {
+                        uris.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+                    });
+                    for uri in moved.await {
                         if peer.notify_resource_updated(ResourceUpdatedNotificationParam::new(uri)).await.is_err() {
                             return;
                         }
@@ -202,6 +204,20 @@ impl Subscriptions {
     pub(super) fn remove(&self, uri: &str) {
         self.uris.lock().unwrap_or_else(PoisonError::into_inner).remove(uri);
     }
+}
+
+/// Which of these resources have moved, once one has; what moves right behind is told in one go.
+async fn moved(notices: &mut Notices, uris: impl Fn() -> Vec<String>) -> BTreeSet<String> {
+    let mut moved = BTreeSet::new();
+    while moved.is_empty() {
+        let notice = notices.next().await;
+        moved.extend(uris().into_iter().filter(|uri| is_moved(uri, &notice)));
+    }
+    let until = Instant::now() + TOGETHER;
+    while let Ok(notice) = timeout_at(until, notices.next()).await {
+        moved.extend(uris().into_iter().filter(|uri| is_moved(uri, &notice)));
+    }
+    moved
 }
 
 fn is_moved(uri: &str, notice: &Notice) -> bool {
@@ -233,11 +249,11 @@ pub(super) async fn listen(desk: &Desk, context: &SubscriptionContext) -> Result
     let pool = desk.pool().await.map_err(|error| failed(&error))?;
     let mut notices = pool.notices().await;
     loop {
-        let notice = tokio::select! {
-            notice = notices.next() => notice,
+        let moved = tokio::select! {
+            moved = moved(&mut notices, || uris.clone()) => moved,
             () = context.cancelled() => return Ok(()),
         };
-        for uri in uris.iter().filter(|uri| is_moved(uri, &notice)) {
+        for uri in moved {
             if context.sink().notify_resource_updated(uri).await.is_err() {
                 return Ok(());
             }

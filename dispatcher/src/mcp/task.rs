@@ -78,7 +78,12 @@ async fn look(call: &mut Call, id: &str) -> Result<DetailedTask> {
         return Ok(DetailedTask::new(of_wait(&wait), payload));
     }
     let id: TaskId = id.parse()?;
-    let record = call.find(id).await?;
+    // Without its texts, which may be long, as long as it is asked for again and again.
+    let short = call.pool().await?.find_short(id).await?;
+    let record = match short.filter(|record| status(record.state) == TaskStatus::Working) {
+        Some(record) => record,
+        None => call.find(id).await?,
+    };
     if let Some(name) = &record.coordinator {
         // Whoever holds the id of the call's own task is its coordinator.
         call.coordinator.clone_from(name);

@@ -98,6 +98,18 @@ impl Pool {
         self.patiently(move || self.store().task(id)).await
     }
 
+    /// What is known of a task but its texts; nothing if there is none of this id.
+    pub async fn find_short(&self, id: TaskId) -> Result<Option<Record>> {
+        let found = self.patiently(|| async move { self.store().tasks_short(&[id]).await }).await?;
+        Ok(found.into_iter().next())
+    }
+
+    /// Whether a coordinator has work that is not over.
+    pub async fn has_unfinished(&self, coordinator: &str) -> Result<bool> {
+        let states: Vec<State> = State::ALL.iter().copied().filter(|state| state.is_unfinished()).collect();
+        self.patiently(|| self.store().has_any(coordinator, &states)).await
+    }
+
     /// A page of tasks, newest first.
     pub async fn list(&self, filter: &Filter, count: usize) -> Result<Page> {
         let mut filter = filter.clone();

@@ -18,7 +18,45 @@ pub struct Filter {
     pub before: Option<TaskId>,
 }
 
+impl Filter {
+    /// It asks for unfinished tasks alone: few, however many have ended.
+    fn is_of_few(&self) -> bool {
+        !self.states.is_empty() && self.states.iter().all(|state| state.is_unfinished())
+    }
+}
+
 impl Store {
+    /// Ids in one of the filter's states and in another index, newest first.
+    async fn in_both(&self, owner: &str, filter: &Filter, count: usize) -> Result<Vec<TaskId>, CallError> {
+        let mut pipe = redis::pipe();
+        for state in &filter.states {
+            pipe.cmd("ZINTER").arg(2).arg(self.keys.index("state", state.word())).arg(owner);
+        }
+        let mut connection = self.connector.pooled().await?;
+        let pages: Vec<Vec<String>> = pipe.query_async(&mut *connection).await.map_err(|error| sort_error(&error))?;
+        let mut ids: Vec<TaskId> = pages.into_iter().flatten().filter_map(|id| id.parse().ok()).collect();
+        ids.retain(|id| filter.before.is_none_or(|before| *id < before));
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids.truncate(count);
+        Ok(ids)
+    }
+
+    /// Whether a coordinator has a task in one of these states.
+    pub(crate) async fn has_any(&self, coordinator: &str, states: &[State]) -> Result<bool, CallError> {
+        let mut pipe = redis::pipe();
+        for state in states {
+            let state = self.keys.index("state", state.word());
+            pipe.cmd("ZINTERCARD")
+                .arg(2)
+                .arg(state)
+                .arg(self.keys.index("coordinator", coordinator))
+                .arg(&["LIMIT", "1"]);
+        }
+        let mut connection = self.connector.pooled().await?;
+        let counts: Vec<u64> = pipe.query_async(&mut *connection).await.map_err(|error| sort_error(&error))?;
+        Ok(counts.into_iter().any(|count| count > 0))
+    }
+
     /// How many tasks there are in a state.
     pub(crate) async fn count(&self, states: &[State]) -> Result<Vec<u64>, CallError> {
         let mut pipe = redis::pipe();
@@ -37,6 +75,11 @@ impl Store {
             (None, None) if filter.states.is_empty() => vec![self.keys.index("all", "tasks")],
             (None, None) => filter.states.iter().map(|state| self.keys.index("state", state.word())).collect(),
         };
+        let owner = filter.tag.as_ref().map(|tag| self.keys.index("tag", tag));
+        let owner = owner.or_else(|| filter.coordinator.as_ref().map(|name| self.keys.index("coordinator", name)));
+        if let Some(owner) = owner.filter(|_| filter.is_of_few()) {
+            return self.in_both(&owner, filter, count).await;
+        }
         let from = filter.before.map_or("+inf".to_owned(), |id| format!("({}", id.number()));
         let mut pipe = redis::pipe();
         for index in &indexes {

@@ -133,7 +133,7 @@ pub(crate) async fn answer_if_any(call: &mut Call, wait: &Wait) -> Result<Option
     if wait.ids.is_empty() {
         let unseen = pool.unseen(&wait.coordinator, NEWS).await?;
         if unseen.news.is_empty() {
-            let nothing = open(call, &wait.coordinator).await?.is_empty();
+            let nothing = !pool.has_unfinished(&wait.coordinator).await?;
             return Ok(nothing.then(|| {
                 let name = &wait.coordinator;
                 (format!("nothing is new, and nothing of yours is under way (coordinator {name})"), false)

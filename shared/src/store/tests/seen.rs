@@ -5,6 +5,8 @@ use super::worker::{failure, give_back};
 use crate::domain::attempt::Verdict;
 use crate::domain::ids::TaskId;
 use crate::domain::options::TaskOptions;
+use crate::domain::state::State;
+use crate::store::listing::Filter;
 use crate::store::news::{confirm, offer};
 use crate::store::task::cancellation;
 
@@ -74,6 +76,28 @@ async fn the_last_that_were_told_are_kept_for_a_replay() {
         pool.call(&confirm("a", &marks)).await;
         assert_eq!(pool.store.told("a", 2).await.unwrap(), marks[most - 1..]);
         assert_eq!(pool.store.told("a", 5000).await.unwrap(), marks[1..], "the oldest is forgotten");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_unfinished_tasks_of_a_coordinator_are_found_without_the_finished_ones() {
+    pool_test(async |pool| {
+        let made: Vec<TaskId> =
+            pool.submit_all(["a", "b", "a", "a", "b"].map(of).to_vec()).await.into_iter().map(|(id, _)| id).collect();
+        let open: Vec<State> = State::ALL.iter().copied().filter(|state| state.is_unfinished()).collect();
+        let filter =
+            |before| Filter { states: open.clone(), coordinator: Some("a".into()), before, ..Filter::default() };
+        pool.call(&cancellation(made[2], "x")).await;
+        assert_eq!(pool.store.listed(&filter(None), 10).await.unwrap(), [made[3], made[0]]);
+        assert_eq!(pool.store.listed(&filter(None), 1).await.unwrap(), [made[3]]);
+        assert_eq!(pool.store.listed(&filter(Some(made[3])), 10).await.unwrap(), [made[0]]);
+        assert!(pool.store.has_any("a", &open).await.unwrap());
+        for id in [made[0], made[3]] {
+            pool.call(&cancellation(id, "x")).await;
+        }
+        assert!(!pool.store.has_any("a", &open).await.unwrap() && pool.store.has_any("b", &open).await.unwrap());
+        assert_eq!(pool.store.listed(&filter(None), 10).await.unwrap(), []);
     })
     .await;
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use motorpool::{Spec, TaskId, TaskOptions};
 use motorpool_tests::fleet::{Cli, Fleet};
+use motorpool_tests::report;
 use serde_json::json;
 
 /// A crowd of tasks and what it has to live through.
@@ -36,9 +37,15 @@ impl Crowd {
             assert_eq!(record.output, Some(n.to_string()));
         }
         let runs: u64 = records.iter().map(|record| record.run).sum();
-        eprintln!("{} tasks, {} workers, {killed} kills: {runs} runs", self.tasks, self.workers);
         assert!(killed > 0);
         fleet.end_empty().await;
+        let cli = match self.cli {
+            Cli::Real => "the real one",
+            Cli::StandIn => "the stand-in",
+        };
+        let counts = [self.tasks, self.workers as usize, killed, runs as usize].map(|count| count.to_string());
+        // Columns: CLI, tasks, workers, kills, runs.
+        report::row(&[cli, &counts[0], &counts[1], &counts[2], &counts[3]]);
     }
 }
 

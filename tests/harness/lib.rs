@@ -4,3 +4,4 @@ pub mod api;
 pub mod faults;
 pub mod fleet;
 pub mod project;
+pub mod report;

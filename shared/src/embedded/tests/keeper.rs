@@ -8,7 +8,6 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use super::server::{append_only_file, ask};
 use super::yard::{MARK, Yard, lives, options};
@@ -29,6 +28,10 @@ fn stand_in() {
         let mut signals = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
         let stop = async move {
             let _ = signals.recv().await;
+            // A clock that is set while a pool ends: the one on the wall against the keeper's own.
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(2)).await;
+            tokio::time::resume();
         };
         keep(&place, &options, count, |event| println!("{event}"), stop, std::future::pending()).await
     });
@@ -104,9 +107,7 @@ async fn a_dead_host_and_a_dead_server_are_started_again() {
     kill(first, Signal::SIGKILL).unwrap();
     let second = yard.until_host(2).await;
     assert!(lives(second) && !lives(first));
-    let log = yard.log();
-    let server = log.split("redis started, process ").nth(1).unwrap().split(',').next().unwrap();
-    kill(Pid::from_raw(server.parse().unwrap()), Signal::SIGKILL).unwrap();
+    kill(yard.server(1), Signal::SIGKILL).unwrap();
     yard.started(2).await;
     assert!(yard.log().contains("redis is down, it ended (signal: 9 (SIGKILL))"), "{}", yard.log());
     assert_eq!(ping(&joined.socket()).await, Ping::Ready);
@@ -203,6 +204,29 @@ async fn taken_down_it_stays_down_until_somebody_has_work() {
     yard.started(1).await;
     user.start(|_| {}).await.unwrap();
     assert_eq!(user.ensure().await.unwrap(), Ensured::Running);
+}
+
+#[tokio::test]
+async fn who_takes_it_down_waits_for_its_end_whatever_happens_to_its_server() {
+    let yard = Yard::new("1m");
+    drop(yard.join().await);
+    let host = yard.until_host(1).await;
+    yard.started(1).await;
+    fs::remove_file(yard.file("release")).unwrap();
+    let keeper = keeper_of(&yard.place).unwrap();
+    let down = async { (stop(&yard.place, Duration::from_secs(30)).await.unwrap(), lives(host)) };
+    let meanwhile = async {
+        yard.until("the host is told", |yard| yard.events().iter().any(|event| event == "told")).await;
+        // Twice, with a pause of a second: by then who waits has looked many times.
+        for nth in 1..=2 {
+            kill(yard.server(nth), Signal::SIGKILL).unwrap();
+            yard.started(nth + 1).await;
+            assert_eq!(keeper_of(&yard.place).unwrap(), keeper, "it is the same keeper");
+        }
+        fs::write(yard.file("release"), "").unwrap();
+    };
+    let (down, ()) = tokio::join!(down, meanwhile);
+    assert_eq!(down, (true, false), "the host has ended by then");
 }
 
 #[tokio::test]

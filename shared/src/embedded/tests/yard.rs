@@ -85,6 +85,13 @@ impl Yard {
         Pid::from_raw(keeper_of(&self.place).unwrap().unwrap().pid)
     }
 
+    /// The server that was started as the nth, from 1.
+    pub(super) fn server(&self, nth: usize) -> Pid {
+        let log = self.log();
+        let line = log.split("redis started, process ").nth(nth).unwrap();
+        Pid::from_raw(line.split(',').next().unwrap().parse().unwrap())
+    }
+
     /// The hosts that ever started, by their process ids.
     pub(super) fn hosts(&self) -> Vec<Pid> {
         let events = self.events();

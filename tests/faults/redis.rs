@@ -139,3 +139,30 @@ async fn idle_workers_fetch_again() {
     }
     fleet.end_empty().await;
 }
+
+/// A password that is changed while a task runs, and changed back.
+#[tokio::test]
+async fn a_result_is_kept_while_redis_refuses_its_worker() {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    fleet.worker(&[]);
+    let id = fleet.submit("@bash touch begun; until [ -e go ]; do sleep 0.02; done\n@say kept", json!({})).await;
+    fleet.until("the task has begun", async |fleet| fleet.work.join("begun").exists().then_some(())).await;
+    // It was there before the password, so it does not need it.
+    let mut operator = fleet.redis().await;
+    let mut does = async |command: &[&str]| {
+        let _: redis::Value =
+            redis::cmd(command[0]).arg(&command[1..]).query_async(&mut operator).await.expect("Redis obeys");
+    };
+    does(&["CONFIG", "SET", "requirepass", "another"]).await;
+    does(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    std::fs::write(fleet.work.join("go"), "").expect("a file");
+    let says = "Redis refuses a result; it is kept";
+    fleet.until("the worker says so", async |fleet| fleet.logs().contains(says).then_some(())).await;
+    does(&["CONFIG", "SET", "requirepass", ""]).await;
+    let record = fleet.completed_once(&[id]).await.remove(0);
+    assert_eq!((record.run, record.attempt), (1, 1), "{}", fleet.logs());
+    assert_eq!(record.output.as_deref(), Some("kept"));
+    // And it goes on fetching.
+    assert_eq!(fleet.run("@say next", json!({})).await.run, 1);
+    fleet.end_empty().await;
+}

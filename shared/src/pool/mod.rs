@@ -6,6 +6,8 @@
 mod attempt;
 mod feed;
 mod fleet;
+mod run;
+mod sweep;
 mod task;
 mod watch;
 
@@ -22,9 +24,10 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::script::{Call, CallError, Reply};
 
-pub use attempt::{Beat, Claim, Control, Lease, Output, Seat};
+pub use attempt::{Beat, Claim, Lease, Seat};
 pub use feed::Notice;
 pub use fleet::{LaneStatus, PoolStatus, Redis};
+pub use run::{Control, Output};
 pub use task::{Page, Submitted};
 pub use watch::{Glance, Notices, Watch};
 

@@ -9,6 +9,7 @@ mod cancel;
 mod check;
 mod claim;
 mod finish;
+mod locked_out;
 mod lost_reply;
 mod memory;
 mod model;

@@ -31,6 +31,8 @@ pub use run::{Control, Output};
 pub use task::{Page, Submitted};
 pub use watch::{Glance, Notices, Watch};
 
+pub use crate::store::connect::Whereabouts;
+
 /// The longest wait between two tries to reach Redis, so that every holder of a run beats within the grace.
 pub(crate) const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 /// How long a call is repeated before its caller is told that Redis is away.
@@ -69,6 +71,7 @@ pub struct PoolBuilder {
     lease: Duration,
     patience: Duration,
     revive: Option<Revive>,
+    whereabouts: Option<Whereabouts>,
 }
 
 impl fmt::Debug for PoolBuilder {
@@ -106,6 +109,13 @@ impl PoolBuilder {
         self
     }
 
+    /// Where the Redis is by now, for one that may move, as an embedded pool's does when its socket's directory goes.
+    #[must_use]
+    pub fn whereabouts(mut self, whereabouts: Whereabouts) -> Self {
+        self.whereabouts = Some(whereabouts);
+        self
+    }
+
     /// Contacts Redis and refuses one that is out of reach, too old, or evicts keys.
     pub async fn connect(self) -> Result<Pool> {
         let pool = self.build()?;
@@ -115,7 +125,7 @@ impl PoolBuilder {
 
     /// Without contacting Redis: for processes that go on trying.
     pub fn build(self) -> Result<Pool> {
-        let store = Store::new(&self.url, &self.name)?;
+        let store = Store::new(&self.url, &self.name, self.whereabouts)?;
         let inner =
             Inner { store, lease: self.lease, patience: self.patience, revive: self.revive, feed: OnceCell::new() };
         Ok(Pool { inner: Arc::new(inner) })
@@ -131,12 +141,19 @@ impl Pool {
     /// A pool of the Redis at this URL, with settings.
     #[must_use]
     pub fn builder(url: &str) -> PoolBuilder {
-        PoolBuilder { url: url.to_owned(), name: Name::default(), lease: LEASE, patience: PATIENCE, revive: None }
+        PoolBuilder {
+            url: url.to_owned(),
+            name: Name::default(),
+            lease: LEASE,
+            patience: PATIENCE,
+            revive: None,
+            whereabouts: None,
+        }
     }
 
     /// The Redis it lives in, without its password.
     #[must_use]
-    pub fn redis(&self) -> &str {
+    pub fn redis(&self) -> String {
         self.store().connector.shown()
     }
 

@@ -13,6 +13,7 @@ mod locked_out;
 mod lost_reply;
 mod memory;
 mod model;
+mod moved;
 mod presence;
 mod proxy;
 mod refusals;
@@ -71,7 +72,7 @@ pub(crate) async fn pool_test(test: impl AsyncFn(&TestPool)) {
 impl TestPool {
     pub(crate) fn named(url: &str, name: &str, twice: bool) -> Self {
         let name: Name = name.parse().expect("a name");
-        Self { store: Store::new(url, &name).expect("its URL does"), twice }
+        Self { store: Store::new(url, &name, None).expect("its URL does"), twice }
     }
 
     pub(crate) async fn examine(&self) {

@@ -185,7 +185,7 @@ fn out_of_time_the_first_signal_does_not_wait() {
     let mut lines = BufReader::new(child.stderr.as_mut().expect("a pipe")).lines();
     assert!(lines.any(|line| line.expect("a line").contains("the time is up; cancelling; Ctrl-C does not wait")));
     signal(&child, Signal::SIGINT);
-    // Without it, the proof is waited for for a minute.
+    // Without it, the proof would be waited for, for a minute.
     eventually("its end", || child.try_wait().expect("a status"));
     let ran = Ran::of(child.wait_with_output().expect("it ends"));
     assert_eq!(ran.code, Some(4), "{ran:?}");

@@ -16,6 +16,9 @@ use super::server::path;
 use crate::embedded::lock::Lock;
 use crate::embedded::{Joined, KeepOptions, Place, Presence, Starter, join, keeper_of, record};
 
+/// How long a test waits for what has to happen. Generous: a slow machine is no failure.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
 pub(super) const MARK: &str = "EMBEDDED_TEST_KEEPER";
 
 const HOST: &str = r#"#!/bin/sh
@@ -100,7 +103,7 @@ impl Yard {
     }
 
     pub(super) async fn until(&self, what: &str, check: impl Fn(&Self) -> bool) {
-        let until = Instant::now() + Duration::from_secs(15);
+        let until = Instant::now() + PATIENCE;
         while !check(self) {
             assert!(Instant::now() < until, "never: {what}\n{:?}\n{}", self.events(), self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;

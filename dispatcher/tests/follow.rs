@@ -188,6 +188,39 @@ fn a_second_signal_does_not_wait() {
 }
 
 #[test]
+fn out_of_time_the_first_signal_does_not_wait() {
+    let yard = Yard::new();
+    let worker = Worker::start(&yard, None);
+    assert_eq!(yard.run(&["submit", "hang", "--once", "k"]).code, Some(0));
+    eventually("t1 running", || (state(&yard, "t1") == "running").then_some(()));
+    // From now on nobody brings the proof.
+    drop(worker);
+    let mut child = start(&yard, &["run", "hang", "--once", "k", "--timeout", "1"]);
+    let mut lines = BufReader::new(child.stderr.as_mut().expect("a pipe")).lines();
+    assert!(lines.any(|line| line.expect("a line").contains("the time is up; cancelling; Ctrl-C does not wait")));
+    signal(&child, Signal::SIGINT);
+    // Without it, the proof would be waited for, for a minute.
+    eventually("its end", || child.try_wait().expect("a status"));
+    let ran = Ran::of(child.wait_with_output().expect("it ends"));
+    assert_eq!(ran.code, Some(4), "{ran:?}");
+    assert!(ran.stderr.contains("t1 may still run: there is no proof yet"), "{ran:?}");
+    let shown = yard.run(&["show", "t1", "--json"]).json();
+    assert_eq!(shown["state"], "running", "{shown}");
+}
+
+#[test]
+fn two_signals_at_once_still_cancel() {
+    let yard = Yard::new();
+    let child = start(&yard, &["run", "hi"]);
+    eventually("t1", || (state(&yard, "t1") == "pending").then_some(()));
+    signal(&child, Signal::SIGINT);
+    signal(&child, Signal::SIGTERM);
+    let ran = Ran::of(child.wait_with_output().expect("it ends"));
+    assert_eq!(ran.code, Some(5), "{ran:?}");
+    assert_eq!(state(&yard, "t1"), "cancelled", "{ran:?}");
+}
+
+#[test]
 fn with_nobody_fit_an_embedded_pool_gives_up() {
     let yard = Yard::new();
     let unfit = Unfit {

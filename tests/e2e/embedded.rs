@@ -1,9 +1,12 @@
 //! No Redis given: the project's own pool comes by itself, is joined, survives, and goes.
 
-use motorpool_tests::fleet::Cli;
+use std::process::Stdio;
+
+use motorpool_tests::fleet::{Cli, PATIENCE};
 use motorpool_tests::project::User;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::time::timeout;
 
 const WRITE: &str = "Go.\n@write made.txt here\n@say done";
 
@@ -58,6 +61,45 @@ async fn a_killed_keeper_costs_nothing() {
     assert_eq!((done.code, done.out.trim()), (Some(0), "survived"), "{done:#?}\n{}", user.logs());
     let record = user.motorpool("one", &["show", "t1", "--json"]).await.json();
     assert_eq!((&record["attempt"], &record["state"]), (&1.into(), &"completed".into()), "{record:#}");
+    assert_eq!(user.motorpool("one", &["down"]).await.code, Some(0));
+    user.until("the pool ends", |user| user.processes(&[]).is_empty().then_some(())).await;
+}
+
+/// The user's runtime directory goes, and the pool's socket with it.
+#[tokio::test]
+async fn a_pool_that_loses_its_socket_moves_with_everyone_in_it() {
+    let mut user = User::new(Cli::StandIn).await;
+    let runtime = user.project("run");
+    std::fs::create_dir(&runtime).unwrap();
+    user.env("XDG_RUNTIME_DIR", &runtime.display().to_string());
+    assert_eq!(user.motorpool("one", &["up", "--detach"]).await.code, Some(0));
+    let wait = |mine: &str, other: &str| {
+        format!("Go.\n@bash touch {mine}; until [ -e {other} ]; do sleep 0.02; done\n@say {mine}")
+    };
+    let follow = |prompt: String| {
+        let mut command = user.command("one", &["run", "--permission-mode", "acceptEdits", &prompt]);
+        let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        timeout(PATIENCE, running.wait_with_output())
+    };
+    // One worker is in the middle of a task that somebody follows, the other one is idle.
+    let first = follow(wait("begun", "go"));
+    user.until("it has begun", |user| user.project("one").join("begun").exists().then_some(())).await;
+    std::fs::remove_dir_all(&runtime).unwrap();
+    user.until("another server", |user| (user.logs().matches("redis started").count() == 2).then_some(())).await;
+    std::fs::write(user.project("one").join("go"), "").unwrap();
+    let done = first.await.unwrap_or_else(|_| panic!("it hangs\n{}", user.logs())).unwrap();
+    assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "begun", "{done:?}\n{}", user.logs());
+    // Each of these needs both workers.
+    let (a, b) = tokio::join!(follow(wait("a", "b")), follow(wait("b", "a")));
+    for (done, says) in [(a, "a"), (b, "b")] {
+        let done = done.unwrap_or_else(|_| panic!("it hangs\n{}", user.logs())).unwrap();
+        assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), says, "{done:?}\n{}", user.logs());
+    }
+    for id in ["t1", "t2", "t3"] {
+        let record = user.motorpool("one", &["show", id, "--json"]).await.json();
+        assert_eq!((&record["attempt"], record["runs"].as_array().map(Vec::len)), (&1.into(), Some(1)), "{record:#}");
+    }
+    assert!(!user.logs().contains("the worker ended"), "{}", user.logs());
     assert_eq!(user.motorpool("one", &["down"]).await.code, Some(0));
     user.until("the pool ends", |user| user.processes(&[]).is_empty().then_some(())).await;
 }

@@ -13,6 +13,9 @@ use serde_json::json;
 const LONG: &str = "@bash (setsid sleep 300 &) ; (env -i setsid sleep 300 &) ; echo on > on.txt ; \
                     bash -c 'sleep 300; true'\n@say no";
 
+/// A few seconds, also on a slow machine; what is not stopped sleeps for five minutes, and a drain may take one.
+const SOON: Duration = Duration::from_secs(30);
+
 fn may_run() -> serde_json::Value {
     json!({"permission_mode": "acceptEdits", "allowed_tools": ["Bash"]})
 }
@@ -32,7 +35,7 @@ async fn a_cancelled_task_is_cancelled_once_nothing_of_it_is_left() {
     assert_eq!((record.state, record.reason.as_deref()), (State::Cancelled, Some("not wanted")), "{record:#?}");
     assert_eq!(record.runs[0].class, Some(Class::Cancelled), "{record:#?}");
     assert!(record.cost_microusd > 0 && record.runs[0].session_id.is_some(), "{record:#?}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < SOON, "{took:?}");
     eprintln!("cancelled within {took:?}");
 
     // A task that waits is over at once, and its worker does the next.
@@ -99,7 +102,7 @@ const FIRST_HANGS: &str = "@bash if [ -e first ]; then echo second; else touch f
 
 async fn given_back(fleet: &mut Fleet, pid: i32, id: TaskId, told: Instant) {
     assert_eq!(fleet.ended(pid).await, Some(0), "{}", fleet.logs());
-    assert!(told.elapsed() < Duration::from_secs(6), "{:?}", told.elapsed());
+    assert!(told.elapsed() < SOON, "{:?}", told.elapsed());
     eprintln!("ended within {:?}", told.elapsed());
     assert_eq!(fleet.strays(), Vec::<String>::new());
     let record = fleet.pool.task(id).await.expect("it is known");

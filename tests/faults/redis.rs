@@ -34,6 +34,8 @@ impl Away {
     }
 }
 
+const UNTIL_GO: &str = "until [ -e go ]; do sleep 0.02; done";
+
 /// Workers, each in the middle of a task that has begun with `command`.
 async fn at_work(lease_s: u64, command: impl Fn(usize) -> String) -> (Fleet, Vec<TaskId>) {
     let mut fleet = Fleet::with_lease(Cli::StandIn, lease_s).await;
@@ -53,16 +55,32 @@ async fn at_work(lease_s: u64, command: impl Fn(usize) -> String) -> (Fleet, Vec
     (fleet, ids)
 }
 
+/// For how long each worker was not heard.
+async fn silent_ms(fleet: &Fleet) -> impl Iterator<Item = u64> + use<> {
+    let workers = fleet.pool.workers().await.expect("the pool answers");
+    assert_eq!(workers.len(), WORKERS);
+    workers.into_iter().map(|worker| worker.silent_ms)
+}
+
 /// Less than a lease: no run is lost, and none starts twice.
 async fn shorter_than_the_lease(away: Away) {
-    let (mut fleet, ids) = at_work(6, |n| format!("touch begun-{n}; sleep 8")).await;
-    // At any point between two beats.
+    // A beat every five seconds; what is away for a little more than that and for less than ten is no loss.
+    let (mut fleet, ids) = at_work(15, |n| format!("touch begun-{n}; {UNTIL_GO}")).await;
     for _ in 0..2 {
+        // So that at least one of them would have beaten meanwhile.
+        fleet.until("a beat is due", async |fleet| silent_ms(fleet).await.any(|ms| ms > 3500).then_some(())).await;
         away.begins(&mut fleet).await;
         sleep(Duration::from_millis(1800)).await;
         away.ends(&mut fleet).await;
-        sleep(Duration::from_millis(500)).await;
+        let back = Instant::now();
+        fleet
+            .until("every worker was heard since", async |fleet| {
+                let since = back.elapsed().as_millis();
+                silent_ms(fleet).await.all(|ms| u128::from(ms) < since).then_some(())
+            })
+            .await;
     }
+    std::fs::write(fleet.work.join("go"), "").expect("a file");
     for record in fleet.completed_once(&ids).await {
         let happened = fleet.happened(record.id).await;
         assert_eq!((record.run, record.attempt), (1, 1), "{happened:?}\n{}", fleet.logs());
@@ -72,15 +90,16 @@ async fn shorter_than_the_lease(away: Away) {
 
 /// More than a lease: the workers end their Claude; nothing is charged; the tasks are done by a new run.
 async fn longer_than_the_lease(away: Away) {
+    // Back in touch, they have two thirds of it to hand back what they had.
+    const LEASE_S: u64 = 6;
     let command = |n| format!("[ -e begun-{n} ] || {{ touch begun-{n}; sleep 300; }}");
-    let (mut fleet, ids) = at_work(3, command).await;
+    let (mut fleet, ids) = at_work(LEASE_S, command).await;
     away.begins(&mut fleet).await;
     let begin = Instant::now();
     fleet.until("the workers end their Claude", async |fleet| fleet.claudes().is_empty().then_some(())).await;
     let ended = begin.elapsed();
     eprintln!("all Claudes were gone {ended:?} after Redis");
-    assert!(ended < Duration::from_secs(3 + 3), "{ended:?}");
-    sleep(Duration::from_secs(7).saturating_sub(ended)).await;
+    sleep(Duration::from_secs(LEASE_S + 3).saturating_sub(ended)).await;
     away.ends(&mut fleet).await;
     let back = Instant::now();
     for record in fleet.completed_once(&ids).await {
@@ -134,8 +153,34 @@ async fn idle_workers_fetch_again() {
         for record in fleet.completed_once(&ids).await {
             assert_eq!((record.run, record.attempt), (1, 1));
         }
-        assert!(back.elapsed() < Duration::from_secs(10), "{:?}\n{}", back.elapsed(), fleet.logs());
         eprintln!("all idle workers had fetched {:?} after Redis was back", back.elapsed());
     }
+    fleet.end_empty().await;
+}
+
+/// A password that is changed while a task runs, and changed back.
+#[tokio::test]
+async fn a_result_is_kept_while_redis_refuses_its_worker() {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    fleet.worker(&[]);
+    let id = fleet.submit("@bash touch begun; until [ -e go ]; do sleep 0.02; done\n@say kept", json!({})).await;
+    fleet.until("the task has begun", async |fleet| fleet.work.join("begun").exists().then_some(())).await;
+    // It was there before the password, so it does not need it.
+    let mut operator = fleet.redis().await;
+    let mut does = async |command: &[&str]| {
+        let _: redis::Value =
+            redis::cmd(command[0]).arg(&command[1..]).query_async(&mut operator).await.expect("Redis obeys");
+    };
+    does(&["CONFIG", "SET", "requirepass", "another"]).await;
+    does(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    std::fs::write(fleet.work.join("go"), "").expect("a file");
+    let says = "Redis refuses a result; it is kept";
+    fleet.until("the worker says so", async |fleet| fleet.logs().contains(says).then_some(())).await;
+    does(&["CONFIG", "SET", "requirepass", ""]).await;
+    let record = fleet.completed_once(&[id]).await.remove(0);
+    assert_eq!((record.run, record.attempt), (1, 1), "{}", fleet.logs());
+    assert_eq!(record.output.as_deref(), Some("kept"));
+    // And it goes on fetching.
+    assert_eq!(fleet.run("@say next", json!({})).await.run, 1);
     fleet.end_empty().await;
 }

@@ -163,6 +163,35 @@ impl Fleet {
             .expect("Redis answers")
     }
 
+    /// From now on no process of the pool sweeps: the place is taken for good.
+    pub async fn nobody_sweeps(&self) {
+        let mut set = redis::cmd("SET");
+        let () = set
+            .arg(format!("{PREFIX}sweeper"))
+            .arg("nobody")
+            .query_async(&mut self.redis().await)
+            .await
+            .expect("Redis answers");
+    }
+
+    /// The connections of idle workers that wait to be woken, as Redis numbers them.
+    pub async fn waiters(&self) -> Vec<u64> {
+        let mut list = redis::cmd("CLIENT");
+        let clients: String = list.arg("LIST").query_async(&mut self.redis().await).await.expect("Redis answers");
+        let is_blocked = |word: &str| word.strip_prefix("flags=").is_some_and(|flags| flags.contains('b'));
+        let waits = |line: &&str| line.contains(" cmd=blpop ") && line.split(' ').any(is_blocked);
+        let id = |line: &str| line.strip_prefix("id=")?.split(' ').next()?.parse().ok();
+        clients.lines().filter(waits).filter_map(id).collect()
+    }
+
+    /// Ends a wait as if its time were over.
+    pub async fn end_wait(&self, waiter: u64) {
+        let mut unblock = redis::cmd("CLIENT");
+        // It may have ended meanwhile.
+        let _: i64 =
+            unblock.arg("UNBLOCK").arg(waiter).query_async(&mut self.redis().await).await.expect("Redis answers");
+    }
+
     /// Every one of them completed, once; nothing stands in a lane or is held.
     pub async fn completed_once(&self, ids: &[TaskId]) -> Vec<TaskRecord> {
         let mut records = Vec::new();

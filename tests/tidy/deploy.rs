@@ -3,7 +3,7 @@
 use motorpool::settings::{Row, Scope, TABLE};
 use serde_norway::Value;
 
-use crate::tree::{expect_none, read};
+use crate::tree::{all, expect_none, read, root};
 
 /// Settings that make no sense for a worker in a container.
 const NOT_IN_COMPOSE: &[&str] = &["coordinator", "state-dir", "linger"];
@@ -90,6 +90,24 @@ fn redis_is_set_up_to_keep_what_it_is_given() {
     for line in ["appendonly yes", "appendfsync always", "maxmemory-policy noeviction"] {
         assert!(conf.lines().any(|given| given == line), "deploy/redis.conf says `{line}`");
     }
+}
+
+/// `env NAME=VALUE program` has the value in its arguments, which every user of a machine can read.
+#[test]
+fn no_script_hands_variables_over_in_arguments() {
+    let mut wrong = Vec::new();
+    for file in all().into_iter().filter(|file| !file.ends_with(".rs") && !file.starts_with("tests/transcripts/")) {
+        let Ok(text) = std::fs::read_to_string(root().join(&file)) else { continue };
+        if !text.starts_with("#!") || !text.lines().next().is_some_and(|line| line.ends_with("sh")) {
+            continue;
+        }
+        for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with('#')) {
+            if line.split(|c: char| c.is_whitespace() || "();|&".contains(c)).any(|word| word == "env") {
+                wrong.push(format!("{file}:{}: export what a program is to get, in a subshell", i + 1));
+            }
+        }
+    }
+    expect_none(&wrong);
 }
 
 /// One version of Claude Code is pinned for the tests and for the image.

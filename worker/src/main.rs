@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgMatches, Command};
@@ -98,7 +99,7 @@ async fn run(matches: &ArgMatches) -> Result<()> {
         (None, Some(joined)) => joined.url(),
         (None, None) => return Err(Error::failed("there is no Redis URL")),
     };
-    let pool = connect(&settings, &url).await?;
+    let pool = connect(&settings, &url, joined.as_ref()).await?;
     slot::work(&pool, &options(&settings, &sources, joined.is_some(), &url)?, stopping).await
 }
 
@@ -119,10 +120,14 @@ async fn join(settings: &Settings, sources: &Sources) -> Result<Joined> {
     })
 }
 
-async fn connect(settings: &Settings, url: &str) -> Result<Pool> {
-    // An embedded pool is alone in its Redis.
-    let name: Name = if settings.redis_url.is_some() { settings.pool.parse()? } else { Name::default() };
-    Pool::builder(url).name(name).lease(settings.lease).connect().await
+async fn connect(settings: &Settings, url: &str, joined: Option<&Joined>) -> Result<Pool> {
+    let builder = Pool::builder(url).lease(settings.lease);
+    let builder = match joined {
+        // An embedded pool is alone in its Redis, and a new keeper may have chosen another socket.
+        Some(joined) => builder.name(Name::default()).whereabouts(Arc::new(joined.whereabouts())),
+        None => builder.name(settings.pool.parse()?),
+    };
+    builder.connect().await
 }
 
 fn options(settings: &Settings, sources: &Sources, embedded: bool, url: &str) -> Result<slot::Options> {

@@ -1,4 +1,6 @@
-//! Whole runs with shell scripts in the place of the CLI: what is done to processes and pipes, and how long it takes.
+//! Whole runs with shell scripts in the place of the CLI: what is done to processes and pipes.
+//!
+//! A script says `hi` when it is where the test wants it. Not here: how long things take (`attempt/machine_tests.rs`).
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -34,6 +36,10 @@ impl Redis {
 
 impl Outside for Redis {
     async fn beat(&self, progress: &Progress) -> Beat {
+        if progress.session_id.is_none() {
+            // The shell has yet to begin.
+            return Beat::Ok;
+        }
         self.beats.borrow_mut().push(progress.clone());
         match self.answer {
             // A Redis that is away does not answer at all.
@@ -65,14 +71,23 @@ fn job(script: &str, input: String, lease: Duration) -> Job {
     Job { command, claimed: Instant::now(), lease, timeout: None }
 }
 
-async fn play(job: Job, redis: &Redis, cancel_after: Option<Duration>) -> (Finished, Duration) {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cancel {
+    Never,
+    /// As soon as the script has said something.
+    Ready,
+}
+
+async fn play(job: Job, redis: &Redis, cancel_when: Cancel) -> Finished {
     motorpool::process::adopt_orphans().unwrap();
     let (cancel, cancelled) = watch::channel(false);
     let (_stop, stopped) = watch::channel(false);
-    let (mark, begun) = (job.command.run.clone(), Instant::now());
+    let mark = job.command.run.clone();
     let canceller = async {
-        if let Some(after) = cancel_after {
-            sleep(after).await;
+        if cancel_when == Cancel::Ready {
+            while redis.live.borrow().is_empty() {
+                sleep(Duration::from_millis(5)).await;
+            }
             cancel.send_replace(true);
         }
         std::future::pending::<()>().await;
@@ -82,7 +97,7 @@ async fn play(job: Job, redis: &Redis, cancel_after: Option<Duration>) -> (Finis
         () = canceller => unreachable!("pending"),
     };
     assert_eq!(process::tree(0, &mark), [], "verified gone");
-    (finished, begun.elapsed())
+    finished
 }
 
 fn outcome(finished: Finished) -> Classified {
@@ -104,33 +119,38 @@ const LEASE: Duration = Duration::from_secs(15);
 #[tokio::test(flavor = "current_thread")]
 async fn a_prompt_of_a_mebibyte_goes_in_while_lines_come_out() {
     let _alone = ALONE.lock().await;
+    let closed = tempfile::tempdir().unwrap();
+    let closed = closed.path().join("closed");
     // Says more than a pipe holds before it reads anything.
     let script = format!(
         "i=0; while [ $i -lt 3000 ]; do echo '{{\"type\":\"system\",\"subtype\":\"status\",\"n\":\"{}\"}}'; i=$((i+1)); \
          done; n=$(head -n 2 | wc -c); echo '{INIT}'; echo '{TEXT}'; \
-         echo \"{{\\\"type\\\":\\\"result\\\",\\\"subtype\\\":\\\"success\\\",\\\"result\\\":\\\"$n\\\"}}\"; cat > /dev/null",
-        "x".repeat(100)
+         echo \"{{\\\"type\\\":\\\"result\\\",\\\"subtype\\\":\\\"success\\\",\\\"result\\\":\\\"$n\\\"}}\"; \
+         cat > /dev/null; touch {}",
+        "x".repeat(100),
+        closed.display()
     );
     let input = format!("first\n{}\n", "p".repeat(1024 * 1024));
     let bytes = input.len();
     let redis = Redis::answers(Beat::Ok);
-    let (finished, took) = play(job(&script, input, LEASE), &redis, None).await;
+    let finished = play(job(&script, input, LEASE), &redis, Cancel::Never).await;
     let got = outcome(finished).outcome;
     assert_eq!(got.ending, Ending::Success);
     assert_eq!(got.report.output.as_deref().map(str::trim), Some(bytes.to_string().as_str()));
     assert_eq!(*redis.live.borrow(), "hi\n");
-    assert!(took < Duration::from_secs(5), "{took:?}: stdin was closed after the result");
+    assert!(closed.exists(), "stdin was closed after the result");
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_cancelled_run_that_ignores_everything_is_gone_within_five_seconds() {
+async fn a_cancelled_run_that_ignores_everything_is_gone() {
     let _alone = ALONE.lock().await;
-    let stubborn = "trap '' INT TERM HUP; while :; do sleep 0.2; done";
-    let script = format!("echo '{INIT}'; setsid sh -c \"{stubborn}\" & {stubborn}");
+    // What it ignores its children ignore.
+    let stubborn = "while :; do sleep 0.2; done";
+    let script =
+        format!("trap '' INT TERM HUP; echo '{INIT}'; setsid sh -c \"{stubborn}\" & echo '{TEXT}'; {stubborn}");
     let redis = Redis::answers(Beat::Ok);
-    let (finished, took) = play(job(&script, String::new(), LEASE), &redis, Some(Duration::from_millis(300))).await;
+    let finished = play(job(&script, String::new(), LEASE), &redis, Cancel::Ready).await;
     assert_eq!(class(finished), Class::Cancelled);
-    assert!(took < Duration::from_millis(4800), "{took:?}");
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -138,13 +158,15 @@ async fn sigint_lets_it_tell_its_result() {
     let _alone = ALONE.lock().await;
     let aborted = r#"{"type":"result","subtype":"error_during_execution","is_error":true,"total_cost_usd":0.25}"#;
     // In a variable, since one quote within another is a riddle.
-    let script = format!("r='{aborted}'; trap 'echo \"$r\"; exit 1' INT; echo '{INIT}'; while :; do sleep 0.05; done");
+    let script = format!(
+        "r='{aborted}'; trap 'echo \"$r\"; exit 1' INT; echo '{INIT}'; echo '{TEXT}'; \
+         while :; do sleep 0.05; done"
+    );
     let redis = Redis::answers(Beat::Ok);
-    let (finished, took) = play(job(&script, String::new(), LEASE), &redis, Some(Duration::from_millis(300))).await;
+    let finished = play(job(&script, String::new(), LEASE), &redis, Cancel::Ready).await;
     let got = outcome(finished).outcome;
     assert_eq!(got.report.cost_microusd, 250_000, "{got:?}");
     assert!(matches!(got.ending, Ending::Failed(failure) if failure.class == Class::Cancelled));
-    assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -152,9 +174,10 @@ async fn a_child_that_holds_the_pipe_open_does_not_hold_up_the_result() {
     let _alone = ALONE.lock().await;
     let script = format!("(setsid sleep 300 &) ; echo '{INIT}'; echo '{RESULT}'; exit 0");
     let redis = Redis::answers(Beat::Ok);
-    let (finished, took) = play(job(&script, String::new(), LEASE), &redis, None).await;
+    let begun = Instant::now();
+    let finished = play(job(&script, String::new(), LEASE), &redis, Cancel::Never).await;
     assert_eq!(outcome(finished).outcome.ending, Ending::Success);
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(begun.elapsed() < Duration::from_secs(60), "the child sleeps for five minutes");
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -162,29 +185,29 @@ async fn a_lost_lease_ends_it_at_once() {
     let _alone = ALONE.lock().await;
     let script = format!("echo '{INIT}'; sleep 300");
     let redis = Redis::answers(Beat::Stale);
-    let (finished, took) = play(job(&script, String::new(), Duration::from_millis(900)), &redis, None).await;
+    let finished = play(job(&script, String::new(), Duration::from_millis(900)), &redis, Cancel::Never).await;
     assert_eq!(finished, Finished::Stale);
-    assert!(took < Duration::from_secs(1), "{took:?}");
-    assert_eq!(redis.beats.borrow().len(), 1);
     assert_eq!(redis.beats.borrow()[0].session_id.as_deref(), Some("s1"));
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_redis_that_does_not_answer_ends_it_after_a_lease() {
+async fn a_redis_that_does_not_answer_ends_it_when_the_lease_is_almost_over() {
     let _alone = ALONE.lock().await;
     let script = format!("echo '{INIT}'; sleep 300");
     let redis = Redis::answers(Beat::Unreachable);
-    let (finished, took) = play(job(&script, String::new(), Duration::from_millis(900)), &redis, None).await;
+    let begun = Instant::now();
+    let finished = play(job(&script, String::new(), Duration::from_millis(900)), &redis, Cancel::Never).await;
     let got = outcome(finished).outcome;
     assert!(matches!(&got.ending, Ending::Stopped(reason) if reason.contains("Redis")), "{got:?}");
-    assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(4), "{took:?}");
+    assert!(begun.elapsed() >= Duration::from_millis(720), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "current_thread")]
 async fn stderr_of_a_cli_that_refuses_is_the_message() {
     let _alone = ALONE.lock().await;
     let redis = Redis::answers(Beat::Ok);
-    let (finished, _) = play(job("echo 'no such option' >&2; exit 1", "x\n".into(), LEASE), &redis, None).await;
+    let job = job("echo 'no such option' >&2; exit 1", "x\n".into(), LEASE);
+    let finished = play(job, &redis, Cancel::Never).await;
     let got = outcome(finished).outcome;
     let Ending::Failed(failure) = got.ending else { panic!("{got:?}") };
     assert_eq!((failure.class, failure.message.as_str()), (Class::Request, "no such option"));
@@ -196,11 +219,11 @@ async fn what_cannot_be_started_says_whose_fault_it_is() {
     let redis = Redis::answers(Beat::Ok);
     let mut nowhere = job("true", String::new(), LEASE);
     nowhere.command.cwd = Path::new("/nowhere").to_owned();
-    let (finished, _) = play(nowhere, &redis, None).await;
+    let finished = play(nowhere, &redis, Cancel::Never).await;
     assert_eq!(class(finished), Class::Request);
     let mut gone = job("true", String::new(), LEASE);
     gone.command.program = Path::new("/nowhere/claude").to_owned();
-    let (finished, _) = play(gone, &redis, None).await;
+    let finished = play(gone, &redis, Cancel::Never).await;
     let got = outcome(finished);
     assert!(matches!(got.outcome.ending, Ending::Stopped(_)));
     assert_eq!(got.unfit.unwrap().class, Class::Internal);

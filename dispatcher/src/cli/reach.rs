@@ -116,7 +116,8 @@ fn member(call: &Call, joined: Arc<Joined>, wish: Wish) -> Result<Reached> {
             reviving.store(false, Ordering::SeqCst);
         });
     };
-    let pool = Pool::builder(&joined.url()).lease(call.settings.lease).revive(Arc::new(revive)).build()?;
+    let builder = Pool::builder(&joined.url()).whereabouts(Arc::new(joined.whereabouts()));
+    let pool = builder.lease(call.settings.lease).revive(Arc::new(revive)).build()?;
     Ok(Reached { pool, joined: Some(joined) })
 }
 

@@ -1,6 +1,7 @@
 //! run: submits a task, follows it to its end, prints its output.
 //!
-//! The first signal cancels and waits for the proof, the second ends at once. Redis may vanish and come back.
+//! The first signal cancels and waits for the proof, the second ends at once; a task that is being cancelled for another
+//! reason is waited for until the first one. Redis may vanish and come back.
 //! Not here: what a finished task prints (`task.rs`).
 
 use std::time::Duration;
@@ -9,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use motorpool::domain::fleet::{Unfit, WaitsFor};
 use motorpool::embedded::keeper_of;
 use motorpool::{Class, Error, ErrorKind, Failure, Result, State, TaskId, TaskRecord};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::reach::{self, Reached, Wish};
 use super::signals::Signals;
@@ -79,6 +80,7 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
         unfit_since: None,
         said: None,
         cancel: None,
+        enough: 1,
         asked: false,
         proof_by: None,
         away_since: None,
@@ -127,6 +129,8 @@ struct Follow<'a> {
     /// What was last said of its waiting.
     said: Option<String>,
     cancel: Option<Cancel>,
+    /// After so many signals nothing is waited for any more; after the first one, where it has yet to cancel.
+    enough: u32,
     /// The pool has heard that it is to be cancelled.
     asked: bool,
     /// A cancel that nobody watches is given up then: its worker may be gone with its machine.
@@ -142,13 +146,20 @@ impl Follow<'_> {
             let step = self.look().await;
             let is_over = matches!(&step, Step::Looked(Ok(look)) if !look.record.state.is_unfinished());
             if !is_over && self.proof_by.is_some_and(|by| Instant::now() >= by) {
-                self.give_up();
-                return Ok(4);
+                return Ok(self.give_up());
             }
             match step {
-                Step::Signal if self.cancel.is_some() => return Ok(self.give_up()),
-                Step::Signal => self.start_cancel(Cancel::Interrupted, "cancelling; a second Ctrl-C does not wait"),
-                Step::Deadline => self.start_cancel(Cancel::TimedOut, "the time is up; cancelling"),
+                Step::Signal if self.cancel.is_some() => {
+                    self.ask_once_more().await;
+                    return Ok(self.give_up());
+                }
+                Step::Signal => {
+                    self.enough = 2;
+                    self.start_cancel(Cancel::Interrupted, "cancelling; a second Ctrl-C does not wait");
+                }
+                Step::Deadline => {
+                    self.start_cancel(Cancel::TimedOut, "the time is up; cancelling; Ctrl-C does not wait")
+                }
                 Step::Looked(Err(error)) if error.kind() == ErrorKind::Redis => {
                     // The embedded pool's keeper is started anew by then, or it cannot be.
                     let since = *self.away_since.get_or_insert_with(Instant::now);
@@ -167,12 +178,10 @@ impl Follow<'_> {
                     self.away_since = None;
                     self.show(&look);
                     let until = Instant::now() + PACE;
-                    let signals = self.signals.clone();
-                    let seen = u32::from(self.cancel.is_some()) + 1;
                     // Each is looked at again in the next round, so losing one loses nothing.
                     tokio::select! {
                         () = watch.news(until) => {}
-                        () = signals.reach(seen) => {}
+                        () = self.signals.reach(self.enough) => {}
                         () = until_deadline(self.deadline, &self.cancel) => {}
                     }
                 }
@@ -184,12 +193,7 @@ impl Follow<'_> {
     /// for a signal is made again.
     async fn look(&mut self) -> Step {
         let (pool, id) = (&self.reached.pool, self.id);
-        let reason = match (&self.cancel, self.asked) {
-            (Some(Cancel::Interrupted), false) => Some("interrupted at the command line"),
-            (Some(Cancel::TimedOut), false) => Some("the time limit of the command line ran out"),
-            (Some(Cancel::Hopeless(_)), false) => Some("no worker can take it"),
-            _ => None,
-        };
+        let reason = self.reason();
         let asking = async {
             if let Some(reason) = reason {
                 pool.cancel(id, reason).await?;
@@ -201,11 +205,10 @@ impl Follow<'_> {
         };
         let mut asking = std::pin::pin!(asking);
         let mut slow = false;
-        let seen = u32::from(self.cancel.is_some()) + 1;
         let step = loop {
             tokio::select! {
                 looked = &mut asking => break Step::Looked(looked),
-                () = self.signals.reach(seen) => break Step::Signal,
+                () = self.signals.reach(self.enough) => break Step::Signal,
                 () = until_deadline(self.deadline, &self.cancel) => break Step::Deadline,
                 () = sleep(SLOW), if !slow => {
                     slow = true;
@@ -217,6 +220,24 @@ impl Follow<'_> {
             self.asked = true;
         }
         step
+    }
+
+    /// Why the pool is to be told to cancel; nothing where it has heard it, or need not.
+    fn reason(&self) -> Option<&'static str> {
+        Some(match self.cancel.as_ref().filter(|_| !self.asked)? {
+            Cancel::Interrupted => "interrupted at the command line",
+            Cancel::TimedOut => "the time limit of the command line ran out",
+            Cancel::Hopeless(_) => "no worker can take it",
+        })
+    }
+
+    /// Who does not wait is quick: the pool should have heard at least that the task is to be cancelled.
+    async fn ask_once_more(&mut self) {
+        let Some(reason) = self.reason() else { return };
+        tokio::select! {
+            told = timeout(SLOW, self.reached.pool.cancel(self.id, reason)) => self.asked = matches!(told, Ok(Ok(_))),
+            () = self.signals.reach(self.enough + 1) => {}
+        }
     }
 
     fn start_cancel(&mut self, cancel: Cancel, words: &str) {
@@ -231,16 +252,21 @@ impl Follow<'_> {
     async fn pause(&self, until: Instant) {
         tokio::select! {
             () = sleep_until(until) => {}
-            () = self.signals.reach(u32::from(self.cancel.is_some()) + 1) => {}
+            () = self.signals.reach(self.enough) => {}
         }
     }
 
+    /// Ends without the proof: the exit code says why it was cancelled.
     fn give_up(&mut self) -> u8 {
         let id = self.id;
-        self.progress.say(&format!(
-            "{id} may still run: there is no proof yet that it stopped; `motorpool result {id} --wait` waits for it"
-        ));
-        5
+        self.progress.say(&if self.asked {
+            format!(
+                "{id} may still run: there is no proof yet that it stopped; `motorpool result {id} --wait` waits for it"
+            )
+        } else {
+            format!("{id} may still run: the pool did not hear that it is to stop; `motorpool cancel {id}` tells it")
+        });
+        if matches!(self.cancel, Some(Cancel::TimedOut)) { 4 } else { 5 }
     }
 
     fn show(&mut self, look: &Look) {

@@ -96,7 +96,7 @@ impl Ran {
 
 /// Waits for something that is bound to happen.
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(50);
     loop {
         if let Some(found) = look() {
             return found;

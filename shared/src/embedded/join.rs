@@ -233,6 +233,12 @@ impl Joined {
         socket_url(&self.socket())
     }
 
+    /// [`Joined::url`] as a question to be asked again and again; nothing where no socket is recorded.
+    pub fn whereabouts(&self) -> impl Fn() -> Option<String> + Send + Sync + use<> {
+        let place = self.place.clone();
+        move || place.socket().map(|socket| socket_url(&socket))
+    }
+
     /// For reconnect loops of who still needs the pool: starts a new keeper where the pool is gone (at most one a
     /// second), and waits for it. A pool that was ended on purpose stays ended.
     ///

@@ -110,6 +110,8 @@ struct Keeper<'a, U, E> {
     pause: Duration,
     host: Host,
     started: Instant,
+    /// The same by the clock on the wall, which may be set meanwhile: who waits for this keeper's end knows it by this.
+    started_ms: u64,
     idle_since: Option<Instant>,
     /// The users' last mark that was seen.
     mark: Option<SystemTime>,
@@ -135,6 +137,7 @@ where
             pause: PAUSE_MIN,
             host: Host::new(),
             started: Instant::now(),
+            started_ms: record::now_ms(),
             idle_since: None,
             mark: lock::marked(&place.file("users.lock")),
             seen_user: false,
@@ -310,7 +313,7 @@ where
             self.place,
             &KeeperRecord {
                 pid: std::process::id().cast_signed(),
-                started_ms: record::now_ms() - ms(self.started.elapsed()),
+                started_ms: self.started_ms,
                 socket,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 slots: self.options.slots,

@@ -4,21 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
+use super::run::{Control, Output};
+use super::sweep::keep_sweeping;
 use super::{Backoff, LONGEST_BACKOFF, Pool, chance};
 use crate::domain::attempt::{History, Outcome, decide};
 use crate::domain::ids::{TaskId, WorkerId};
 use crate::domain::options::TaskOptions;
 use crate::domain::task::Spec;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::Line;
 use crate::store::attempt::{self, Claimed, Held, News, Progress, Told};
 use crate::store::fleet::{self, Presence};
 use crate::store::script::{Call, CallError, Reply};
-use crate::store::sweep;
 use crate::store::wait::{Channel, Waiter};
 
 /// A worker's place in a pool: one process start, one call at a time, each with its number.
@@ -242,7 +242,7 @@ impl Seat {
         let patience = lease.lease() / 3;
         let reply = match self.until_answered(&call, Some(patience)).await {
             Ok(reply) => reply,
-            Err(error) if error.kind() == crate::error::ErrorKind::Redis => return Ok(Beat::Unreachable),
+            Err(error) if error.kind() == ErrorKind::Redis => return Ok(Beat::Unreachable),
             Err(error) => return Err(error),
         };
         let (told, news) = attempt::told_beat(&reply)?;
@@ -259,7 +259,7 @@ impl Seat {
         self.call += 1;
         let verdict = self.verdict(&lease, outcome);
         let call = attempt::finish(self.id.as_str(), self.call, &lease.held, outcome, &verdict);
-        let reply = self.until_answered(&call, None).await?;
+        let reply = self.until_settled(&lease, &call).await?;
         Ok(attempt::told_finish(&reply)? == Told::Ok)
     }
 
@@ -276,7 +276,7 @@ impl Seat {
             &self.config_version,
             &self.presence.lanes,
         );
-        let reply = self.until_answered(&call, None).await?;
+        let reply = self.until_settled(&lease, &call).await?;
         if reply.word() == "unknown" && reply.len() == 2 {
             self.renew().await?;
             return Ok((false, Claim::Idle));
@@ -322,6 +322,22 @@ impl Seat {
         }
     }
 
+    /// As [`Self::until_answered`], and goes on where Redis refuses this worker for now (a password that was changed):
+    /// what a run has brought is not thrown away for that, and whether it comes too late the fence will tell.
+    async fn until_settled(&mut self, lease: &Lease, call: &Call) -> Result<Reply> {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.until_answered(call, None).await {
+                Err(error) if matches!(error.kind(), ErrorKind::Redis | ErrorKind::Refused) => {
+                    let (task, run) = (lease.task(), lease.run());
+                    tracing::error!(%task, run, %error, "Redis refuses a result; it is kept and offered again");
+                    tokio::time::sleep(backoff.next()).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     /// Makes the same call until it is answered, or for so long.
     async fn until_answered(&mut self, call: &Call, patience: Option<Duration>) -> Result<Reply> {
         let until = patience.map(|patience| Instant::now() + patience);
@@ -357,66 +373,4 @@ impl Seat {
 
 fn backoff_is_long(pause: Duration) -> bool {
     pause * 2 >= LONGEST_BACKOFF
-}
-
-/// Sweeps once a second, as long as this process is the sweeper.
-async fn keep_sweeping(pool: Pool, id: WorkerId, sweeping: Arc<AtomicBool>) {
-    let line = Mutex::new(Line::default());
-    loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let answer = pool.store().call_on(&mut *line.lock().await, &sweep::sweep(id.as_str())).await;
-        match answer.map_err(Error::from).and_then(|reply| sweep::swept(&reply)) {
-            Ok(Some(swept)) if swept.lost + swept.repaired + swept.dead > 0 => {
-                tracing::info!(lost = swept.lost, repaired = swept.repaired, dead = swept.dead, "swept");
-            }
-            Ok(Some(_)) => {}
-            Ok(None) => break,
-            Err(error) => {
-                tracing::debug!(%error, "the sweep was not answered");
-                break;
-            }
-        }
-    }
-    sweeping.store(false, Ordering::SeqCst);
-}
-
-/// Where a run's live output goes: a courtesy, so it is tried once, and its loss is none.
-#[derive(Clone, Debug)]
-pub struct Output {
-    pool: Pool,
-    task: TaskId,
-    run: u64,
-}
-
-impl Output {
-    /// Adds a piece. `kind` is `text` (Claude's words), `tool` (a call) or `note`.
-    pub async fn add(&self, kind: &str, text: String) {
-        let _ = self.pool.store().add_output(self.task, self.run, &[(kind.to_owned(), text)]).await;
-    }
-}
-
-/// Notices to one worker. A notice that is lost is repaired by the next beat.
-pub struct Control {
-    pool: Pool,
-    worker: WorkerId,
-    channel: Channel,
-}
-
-impl std::fmt::Debug for Control {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Control").field("worker", &self.worker).finish_non_exhaustive()
-    }
-}
-
-impl Control {
-    /// The next notice, as in `cancel t17`; waits for ever where none comes.
-    pub async fn next(&mut self) -> String {
-        let mut backoff = Backoff::default();
-        loop {
-            if let Some(notice) = self.pool.store().next_notice(&mut self.channel, self.worker.as_str()).await {
-                return notice;
-            }
-            tokio::time::sleep(backoff.next()).await;
-        }
-    }
 }

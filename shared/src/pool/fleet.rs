@@ -88,7 +88,7 @@ impl Pool {
         let server = self.store().connector.check().await?;
         let fsync = self.store().setting("appendfsync").await;
         Ok(Redis {
-            url: self.redis().to_owned(),
+            url: self.redis(),
             version: server.version,
             append_only: server.append_only,
             fsync,

@@ -7,6 +7,8 @@ mod attempt;
 mod feed;
 mod fleet;
 mod news;
+mod run;
+mod sweep;
 mod task;
 mod watch;
 
@@ -23,12 +25,15 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::script::{Call, CallError, Reply};
 
-pub use attempt::{Beat, Claim, Control, Lease, Output, Seat};
+pub use attempt::{Beat, Claim, Lease, Seat};
 pub use feed::Notice;
 pub use fleet::{LaneStatus, PoolStatus, Redis};
 pub use news::{News, NewsMark, Unseen};
+pub use run::{Control, Output};
 pub use task::{Page, Submitted};
 pub use watch::{Glance, Notices, Watch};
+
+pub use crate::store::connect::Whereabouts;
 
 /// The longest wait between two tries to reach Redis, so that every holder of a run beats within the grace.
 pub(crate) const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
@@ -68,6 +73,7 @@ pub struct PoolBuilder {
     lease: Duration,
     patience: Duration,
     revive: Option<Revive>,
+    whereabouts: Option<Whereabouts>,
 }
 
 impl fmt::Debug for PoolBuilder {
@@ -105,6 +111,13 @@ impl PoolBuilder {
         self
     }
 
+    /// Where the Redis is by now, for one that may move, as an embedded pool's does when its socket's directory goes.
+    #[must_use]
+    pub fn whereabouts(mut self, whereabouts: Whereabouts) -> Self {
+        self.whereabouts = Some(whereabouts);
+        self
+    }
+
     /// Contacts Redis and refuses one that is out of reach, too old, or evicts keys.
     pub async fn connect(self) -> Result<Pool> {
         let pool = self.build()?;
@@ -114,7 +127,7 @@ impl PoolBuilder {
 
     /// Without contacting Redis: for processes that go on trying.
     pub fn build(self) -> Result<Pool> {
-        let store = Store::new(&self.url, &self.name)?;
+        let store = Store::new(&self.url, &self.name, self.whereabouts)?;
         let inner =
             Inner { store, lease: self.lease, patience: self.patience, revive: self.revive, feed: OnceCell::new() };
         Ok(Pool { inner: Arc::new(inner) })
@@ -130,12 +143,19 @@ impl Pool {
     /// A pool of the Redis at this URL, with settings.
     #[must_use]
     pub fn builder(url: &str) -> PoolBuilder {
-        PoolBuilder { url: url.to_owned(), name: Name::default(), lease: LEASE, patience: PATIENCE, revive: None }
+        PoolBuilder {
+            url: url.to_owned(),
+            name: Name::default(),
+            lease: LEASE,
+            patience: PATIENCE,
+            revive: None,
+            whereabouts: None,
+        }
     }
 
     /// The Redis it lives in, without its password.
     #[must_use]
-    pub fn redis(&self) -> &str {
+    pub fn redis(&self) -> String {
         self.store().connector.shown()
     }
 

@@ -1,5 +1,6 @@
-//! Connections: URL forms, timeouts, and whether this Redis will do.
+//! Connections: URL forms, timeouts, a Redis that moves, and whether it will do.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use deadpool_redis::{Manager, Pool, Runtime};
@@ -16,8 +17,18 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Connections that one process keeps for its short calls.
 const POOLED: usize = 8;
 
+/// Where a Redis is by now, as a URL; nothing where that cannot be told. Asked before each connection.
+pub type Whereabouts = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// How to reach a Redis.
 pub(crate) struct Connector {
+    address: RwLock<Arc<Address>>,
+    whereabouts: Option<Whereabouts>,
+}
+
+/// One place of a Redis, and the connections to it.
+struct Address {
+    url: String,
     shown: String,
     client: Client,
     pool: Pool,
@@ -25,7 +36,7 @@ pub(crate) struct Connector {
 
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Connector").field(&self.shown).finish()
+        f.debug_tuple("Connector").field(&self.shown()).finish()
     }
 }
 
@@ -43,8 +54,8 @@ pub(crate) fn without_password(url: &str) -> String {
     }
 }
 
-impl Connector {
-    pub(crate) fn new(url: &str) -> Result<Self> {
+impl Address {
+    fn new(url: &str) -> Result<Self> {
         let shown = without_password(url);
         let forms = "use redis://[USER:PASSWORD@]HOST[:PORT][/DB] or unix:///PATH/TO/SOCKET";
         if url.starts_with("rediss://") || url.contains("sentinel") {
@@ -64,16 +75,40 @@ impl Connector {
             .recycle_timeout(Some(CONNECT))
             .build()
             .map_err(|error| Error::failed(format!("no pool of connections: {error}")))?;
-        Ok(Self { client: Client::open(info).map_err(wrong)?, shown, pool })
+        Ok(Self { url: url.to_owned(), client: Client::open(info).map_err(wrong)?, shown, pool })
+    }
+}
+
+impl Connector {
+    pub(crate) fn new(url: &str, whereabouts: Option<Whereabouts>) -> Result<Self> {
+        Ok(Self { address: RwLock::new(Arc::new(Address::new(url)?)), whereabouts })
+    }
+
+    /// Where it is, as last known.
+    fn known(&self) -> Arc<Address> {
+        // It is replaced as a whole, so it is whole after any panic.
+        Arc::clone(&self.address.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Where it is by now. Connections to another place stay with who has them, until they break.
+    fn address(&self) -> Arc<Address> {
+        let known = self.known();
+        let Some(url) = self.whereabouts.as_ref().and_then(|ask| ask()).filter(|url| *url != known.url) else {
+            return known;
+        };
+        let Ok(address) = Address::new(&url).map(Arc::new) else { return known };
+        tracing::info!(redis = address.shown, "the pool's Redis has moved");
+        *self.address.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&address);
+        address
     }
 
     /// The URL, without its password.
-    pub(crate) fn shown(&self) -> &str {
-        &self.shown
+    pub(crate) fn shown(&self) -> String {
+        self.known().shown.clone()
     }
 
     pub(crate) async fn pooled(&self) -> Result<deadpool_redis::Connection, CallError> {
-        self.pool.get().await.map_err(|error| match error {
+        self.address().pool.get().await.map_err(|error| match error {
             deadpool_redis::PoolError::Backend(error) => sort_error(&error),
             other => CallError::away(other.to_string()),
         })
@@ -91,8 +126,9 @@ impl Connector {
 
     async fn open(&self, answer: Option<Duration>) -> Result<MultiplexedConnection, CallError> {
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(answer);
+        let address = self.address();
         let opening = async {
-            let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+            let mut connection = address.client.get_multiplexed_async_connection_with_config(&config).await?;
             // A server without descriptors accepts and never answers.
             redis::cmd("PING").query_async::<()>(&mut connection).await?;
             Ok(connection)
@@ -105,7 +141,7 @@ impl Connector {
 
     /// A connection that listens to channels.
     pub(crate) async fn listener(&self) -> Result<redis::aio::PubSub, CallError> {
-        match tokio::time::timeout(CONNECT, self.client.get_async_pubsub()).await {
+        match tokio::time::timeout(CONNECT, self.address().client.get_async_pubsub()).await {
             Ok(opened) => opened.map_err(|error| sort_error(&error)),
             Err(_) => Err(CallError::away(format!("no answer within {} s", CONNECT.as_secs()))),
         }
@@ -122,14 +158,16 @@ impl Connector {
         if server.major < 7 {
             return Err(Error::redis(format!(
                 "the Redis at {} is {}; at least 7.0 is needed",
-                self.shown, server.version
+                self.shown(),
+                server.version
             ))
             .hint("upgrade it, or leave --redis-url out for a private one"));
         }
         if server.policy != "noeviction" {
             return Err(Error::redis(format!(
                 "the Redis at {} may throw tasks away: maxmemory-policy is {}",
-                self.shown, server.policy
+                self.shown(),
+                server.policy
             ))
             .hint("set it to noeviction: redis-cli config set maxmemory-policy noeviction"));
         }
@@ -139,10 +177,10 @@ impl Connector {
     /// What a failed first contact means to a user.
     pub(crate) fn explain(&self, error: CallError) -> Error {
         match error {
-            CallError::Away(message) => Error::redis(format!("Redis at {} cannot be reached: {message}", self.shown))
+            CallError::Away(message) => Error::redis(format!("Redis at {} cannot be reached: {message}", self.shown()))
                 .hint("start it, or correct --redis-url (MOTORPOOL_REDIS_URL), or leave it out for a private Redis"),
             CallError::Refused(error) => {
-                let told = Error::new(error.kind(), format!("Redis at {}: {}", self.shown, error.message()));
+                let told = Error::new(error.kind(), format!("Redis at {}: {}", self.shown(), error.message()));
                 match error.hint_text() {
                     Some(hint) => told.hint(hint),
                     None => told,
@@ -202,7 +240,7 @@ mod tests {
     #[test]
     fn forms_that_do_not_do_are_refused() {
         for url in ["", "localhost", "http://x", "rediss://h", "redis+sentinel://h"] {
-            let error = Connector::new(url).expect_err(url);
+            let error = Connector::new(url, None).expect_err(url);
             assert!(error.hint_text().is_some_and(|hint| hint.contains("redis://")), "{url}: {error}");
         }
     }

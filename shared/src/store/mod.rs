@@ -24,7 +24,7 @@ use std::sync::Arc;
 use crate::domain::ids::Name;
 use crate::error::Result;
 
-use connect::Connector;
+use connect::{Connector, Whereabouts};
 use keys::Keys;
 use script::{Call, CallError, Reply};
 
@@ -42,9 +42,9 @@ pub(crate) struct Line {
 }
 
 impl Store {
-    /// The pool of this name in the Redis at `url`; nothing is contacted yet.
-    pub(crate) fn new(url: &str, pool: &Name) -> Result<Self> {
-        Ok(Self { connector: Arc::new(Connector::new(url)?), keys: Keys::new(pool) })
+    /// The pool of this name in the Redis at `url`, which may move; nothing is contacted yet.
+    pub(crate) fn new(url: &str, pool: &Name, whereabouts: Option<Whereabouts>) -> Result<Self> {
+        Ok(Self { connector: Arc::new(Connector::new(url, whereabouts)?), keys: Keys::new(pool) })
     }
 
     /// Calls a script on a pooled connection, once.

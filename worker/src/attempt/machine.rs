@@ -9,12 +9,21 @@ use super::exchange::{Action, Beat, Finished, Input, Progress, Rules};
 use crate::claude::classify::{Exit, Seen, classify};
 use crate::claude::event::{self, Call, Event};
 
-/// After SIGINT the CLI has so long for its result; it takes 0.2 s.
-const INTERRUPT_MS: u64 = 2000;
-/// And then so long to exit: nothing is lost any more.
-const INTERRUPTED_EXIT_MS: u64 = 500;
-/// After SIGTERM the run's processes have so long.
-const TERMINATE_MS: u64 = 1000;
+/// How a run is ended: after SIGINT the CLI has so long for its result (it takes 0.2 s), and then so long to exit, since
+/// nothing is lost any more; after SIGTERM the run's processes have so long until SIGKILL.
+#[derive(Clone, Copy, Debug)]
+struct Ladder {
+    interrupt_ms: u64,
+    exit_ms: u64,
+    terminate_ms: u64,
+}
+
+const LADDER: Ladder = Ladder { interrupt_ms: 2000, exit_ms: 500, terminate_ms: 1000 };
+/// Without an answer of Redis a run begins to be ended so long before its lease is over, so that nothing of it is left
+/// when another worker may begin. Short, since it is taken from the time that a Redis may be away unnoticed.
+const LONELY_MS: u64 = 1000;
+/// And with a short lease, so large a part of it.
+const LONELY_PART: u64 = 5;
 /// After its result the CLI has so long to exit by itself.
 const EXIT_MS: u64 = 10_000;
 /// A CLI that has not begun by then never will; one with slow MCP servers takes half a minute.
@@ -133,9 +142,12 @@ impl Machine {
         if !self.live.is_empty() {
             due = due.min(self.live_since_ms + LIVE_MS);
         }
+        if !matches!(self.stage, Stage::Ending | Stage::Over) {
+            due = due.min(self.last_call_ms());
+        }
         match self.stage {
             Stage::Running => {
-                due = due.min(self.answered_ms + self.rules.lease_ms);
+                due = due.min(self.lonely_ms());
                 due = due.min(self.rules.timeout_ms.map_or(u64::MAX, |timeout| self.begun_ms + timeout));
                 if !self.seen.began {
                     due = due.min(self.begun_ms + BEGIN_MS);
@@ -193,7 +205,7 @@ impl Machine {
                 self.calls.clear();
                 let exit_ms = match self.stage {
                     Stage::Running => EXIT_MS,
-                    Stage::Interrupted { .. } => INTERRUPTED_EXIT_MS,
+                    Stage::Interrupted { .. } => self.ladder().exit_ms,
                     _ => return,
                 };
                 self.stage = Stage::Closing { until_ms: now_ms + exit_ms };
@@ -222,7 +234,7 @@ impl Machine {
         if self.stage == Stage::Running {
             if self.rules.timeout_ms.is_some_and(|timeout| now_ms >= self.begun_ms + timeout) {
                 self.end(now_ms, Why::Timeout, actions);
-            } else if now_ms >= self.answered_ms + self.rules.lease_ms {
+            } else if now_ms >= self.lonely_ms() {
                 self.end(now_ms, Why::Lonely, actions);
             } else if !self.seen.began && now_ms >= self.begun_ms + BEGIN_MS {
                 self.end(now_ms, Why::Mute, actions);
@@ -230,12 +242,13 @@ impl Machine {
         }
         match self.stage {
             Stage::Interrupted { until_ms } if now_ms >= until_ms => {
-                self.stage = Stage::Terminated { until_ms: now_ms + TERMINATE_MS };
+                self.stage = Stage::Terminated { until_ms: now_ms + self.ladder().terminate_ms };
                 actions.push(Action::Terminate);
             }
             Stage::Closing { until_ms } | Stage::Terminated { until_ms } if now_ms >= until_ms => {
                 self.end_tree(actions);
             }
+            _ if now_ms >= self.last_call_ms() => self.end_tree(actions),
             _ => {}
         }
         if !self.live.is_empty() && (self.live.len() >= LIVE_BYTES || now_ms >= self.live_since_ms + LIVE_MS) {
@@ -247,16 +260,39 @@ impl Machine {
         }
     }
 
+    /// How long the ladder of a run takes that Redis does not hear of.
+    fn lonely_for_ms(&self) -> u64 {
+        LONELY_MS.min(self.rules.lease_ms / LONELY_PART)
+    }
+
+    /// When a run that Redis does not hear of begins to be ended.
+    fn lonely_ms(&self) -> u64 {
+        self.answered_ms + self.rules.lease_ms - self.lonely_for_ms()
+    }
+
+    /// When SIGKILL is due, however far the ladder is: the rest of the lease is for the proof.
+    fn last_call_ms(&self) -> u64 {
+        self.answered_ms + self.rules.lease_ms - self.lonely_for_ms() / 10
+    }
+
+    fn ladder(&self) -> Ladder {
+        if self.why != Some(Why::Lonely) {
+            return LADDER;
+        }
+        let tenth_ms = self.lonely_for_ms() / 10;
+        Ladder { interrupt_ms: 7 * tenth_ms, exit_ms: 2 * tenth_ms, terminate_ms: 2 * tenth_ms }
+    }
+
     /// Begins the ladder, unless the run is ending already: a result that is there stands.
     fn end(&mut self, now_ms: u64, why: Why, actions: &mut Vec<Action>) {
         match self.stage {
             Stage::Running => {
                 self.why = Some(why);
-                self.stage = Stage::Interrupted { until_ms: now_ms + INTERRUPT_MS };
+                self.stage = Stage::Interrupted { until_ms: now_ms + self.ladder().interrupt_ms };
                 actions.push(Action::Interrupt);
             }
             Stage::Closing { until_ms } => {
-                self.stage = Stage::Closing { until_ms: until_ms.min(now_ms + INTERRUPTED_EXIT_MS) };
+                self.stage = Stage::Closing { until_ms: until_ms.min(now_ms + LADDER.exit_ms) };
             }
             Stage::Interrupted { .. } | Stage::Terminated { .. } | Stage::Ending | Stage::Over => {}
         }
@@ -309,7 +345,7 @@ impl Machine {
                         .hint("raise timeout_s, or split the task"),
                 )
             }
-            Some(Why::Lonely) => stopped("Redis did not answer the worker for a lease".into()),
+            Some(Why::Lonely) => stopped("Redis did not answer the worker for the lease".into()),
             Some(Why::Stopped) => stopped("the worker was stopped".into()),
             Some(Why::Mute) => {
                 let said = if stderr.trim().is_empty() { "nothing" } else { stderr.trim() };

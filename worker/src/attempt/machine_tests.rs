@@ -203,15 +203,52 @@ fn a_lost_lease_ends_claude_at_once_and_writes_nothing() {
 }
 
 #[test]
-fn a_lonely_worker_goes_on_for_a_lease_from_the_last_answered_beat() {
+fn a_lonely_worker_goes_on_until_a_second_before_its_lease_is_over() {
     let mut play = Play::new(None).line(300, INIT).until(10_000);
     play.answers = Beat::Unreachable;
-    let play = play.until(24_999);
+    let play = play.until(23_999);
     play.did(&[]);
-    let play = play.until(25_000).line(25_200, ABORTED).exit(25_300, Exit::Code(0));
-    play.did(&["25000 interrupt", "25200 close", "25300 end tree", "25310 finish"]);
+    let play = play.until(24_000).line(24_200, ABORTED).exit(24_300, Exit::Code(0));
+    play.did(&["24000 interrupt", "24200 close", "24300 end tree", "24310 finish"]);
     play.ended("stopped: Redis did not answer");
     assert_eq!(play.outcome().report.session_id.as_deref(), Some("s"), "it keeps what it has");
+}
+
+/// Ten seconds after the last answered beat the lease of fifteen is over at 25,000.
+#[test]
+fn nothing_of_a_run_is_left_when_its_lease_is_over() {
+    let lonely = || {
+        let mut play = Play::new(None).line(300, INIT).until(10_000);
+        play.answers = Beat::Unreachable;
+        play
+    };
+    let ladder = ["24000 interrupt", "24700 terminate", "24900 end tree"];
+    lonely().until(60_000).did(&ladder);
+    // It tells its result, but does not go.
+    lonely().line(24_699, ABORTED).until(60_000).did(&["24000 interrupt", "24699 close", "24899 end tree"]);
+    // Another ladder has begun, which takes longer.
+    let cancelled = lonely().at(23_500, Input::Cancel).until(60_000);
+    cancelled.did(&["23500 interrupt", "24900 end tree"]);
+    cancelled.gone(60_100).ended("cancelled");
+    // It is about to end by itself: what it has told stands.
+    for (result, ending) in [(SUCCESS, "success"), (r#"{"type":"result","subtype":"error_max_turns"}"#, "turns")] {
+        let told = lonely().line(20_000, result).until(60_000);
+        told.did(&["20000 close", "24900 end tree"]);
+        told.gone(60_100).ended(ending);
+    }
+    // The machine looked at the clock too late.
+    let mut play = lonely();
+    play.now_ms = 26_000;
+    play.feed(Input::Tick);
+    play.did(&["26000 interrupt", "26000 end tree"]);
+}
+
+#[test]
+fn a_short_lease_is_not_eaten_up_by_the_ladder() {
+    let rules = Rules { lease_ms: 3000, timeout_ms: None, structured: false };
+    let mut play = Play { machine: Machine::new(rules, 0), ..Play::new(None) }.line(300, INIT);
+    play.answers = Beat::Unreachable;
+    play.until(10_000).did(&["2400 interrupt", "2820 terminate", "2940 end tree"]);
 }
 
 #[test]
@@ -222,15 +259,15 @@ fn the_lease_counts_from_the_sending_of_a_beat_not_from_its_answer() {
     let _ = machine.on(5000, Input::Tick);
     let _ = machine.on(9900, Input::Beat { sent_ms: 5000, answer: Beat::Ok });
     assert!(matches!(&machine.on(10_000, Input::Tick)[..], [Action::Beat(_)]));
-    assert_eq!(machine.on(19_999, Input::Tick), []);
-    assert!(machine.on(20_000, Input::Tick).contains(&Action::Interrupt), "the second beat is without answer");
+    assert_eq!(machine.on(18_999, Input::Tick), []);
+    assert!(machine.on(19_000, Input::Tick).contains(&Action::Interrupt), "the second beat is without answer");
 }
 
 #[test]
 fn back_in_touch_before_the_lease_is_over_nothing_has_happened() {
     let mut play = Play::new(None).line(300, INIT);
     play.answers = Beat::Unreachable;
-    let mut play = play.until(13_500);
+    let mut play = play.until(12_500);
     play.answers = Beat::Ok;
     let play = play.until(60_000);
     play.did(&[]);

@@ -8,10 +8,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use super::server::{append_only_file, ask};
-use super::yard::{MARK, Yard, lives, options};
+use super::yard::{MARK, PATIENCE, Yard, lives, options};
 use crate::embedded::{End, Ensured, Ping, Place, Presence, find, join, keep, keeper_of, ping, stop};
 use crate::settings::duration;
 use crate::{Error, Result};
@@ -29,6 +28,10 @@ fn stand_in() {
         let mut signals = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
         let stop = async move {
             let _ = signals.recv().await;
+            // A clock that is set while a pool ends: the one on the wall against the keeper's own.
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(2)).await;
+            tokio::time::resume();
         };
         keep(&place, &options, count, |event| println!("{event}"), stop, std::future::pending()).await
     });
@@ -104,9 +107,7 @@ async fn a_dead_host_and_a_dead_server_are_started_again() {
     kill(first, Signal::SIGKILL).unwrap();
     let second = yard.until_host(2).await;
     assert!(lives(second) && !lives(first));
-    let log = yard.log();
-    let server = log.split("redis started, process ").nth(1).unwrap().split(',').next().unwrap();
-    kill(Pid::from_raw(server.parse().unwrap()), Signal::SIGKILL).unwrap();
+    kill(yard.server(1), Signal::SIGKILL).unwrap();
     yard.started(2).await;
     assert!(yard.log().contains("redis is down, it ended (signal: 9 (SIGKILL))"), "{}", yard.log());
     assert_eq!(ping(&joined.socket()).await, Ping::Ready);
@@ -131,7 +132,7 @@ async fn without_linger_it_ends_with_its_last_user_and_its_last_task() {
     let asked = |answer: String| {
         answer.lines().find_map(|l| l.strip_prefix("cmdstat_get:calls=")?.split(',').next()?.parse::<u64>().ok())
     };
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + PATIENCE;
     while asked(ask(&socket, "INFO commandstats").await).unwrap_or(0) < 5 {
         assert!(Instant::now() < until);
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -147,19 +148,21 @@ async fn without_linger_it_ends_with_its_last_user_and_its_last_task() {
 
 #[tokio::test]
 async fn a_user_keeps_it_and_the_linger_time_begins_anew_with_each() {
-    let yard = Yard::new("1s");
+    // So long that a machine that stands still for a while does not end it.
+    let linger = Duration::from_secs(4);
+    let yard = Yard::new("4s");
     let joined = yard.join().await;
     drop(joined);
     let began = Instant::now();
     let mut last = Instant::now();
-    while began.elapsed() < Duration::from_secs(3) {
+    while began.elapsed() < linger + linger / 2 {
         drop(find(&yard.place, &yard.starter, Presence::User).await.unwrap().expect("it runs"));
         last = Instant::now();
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     yard.started(1).await;
     yard.until_over().await;
-    assert!(last.elapsed() >= Duration::from_secs(1));
+    assert!(last.elapsed() >= linger);
 }
 
 #[tokio::test]
@@ -169,7 +172,7 @@ async fn who_joins_while_it_ends_waits_and_starts_it_anew() {
     yard.until_host(1).await;
     assert_eq!(ask(&user.socket(), "SET x 1").await, "+OK");
     fs::remove_file(yard.file("release")).unwrap();
-    let down = stop(&yard.place, Duration::from_secs(15));
+    let down = stop(&yard.place, PATIENCE);
     let comes = async {
         yard.until("the host is told", |yard| yard.events().iter().any(|event| event == "told")).await;
         assert_eq!(user.ensure().await.unwrap(), Ensured::Ended);
@@ -197,12 +200,35 @@ async fn taken_down_it_stays_down_until_somebody_has_work() {
     let yard = Yard::new("1m");
     let user = yard.join().await;
     yard.until_host(1).await;
-    assert!(stop(&yard.place, Duration::from_secs(15)).await.unwrap());
+    assert!(stop(&yard.place, PATIENCE).await.unwrap());
     assert!(yard.log().contains("ended: Stopped"), "{}", yard.log());
     assert_eq!(user.ensure().await.unwrap(), Ensured::Ended);
     yard.started(1).await;
     user.start(|_| {}).await.unwrap();
     assert_eq!(user.ensure().await.unwrap(), Ensured::Running);
+}
+
+#[tokio::test]
+async fn who_takes_it_down_waits_for_its_end_whatever_happens_to_its_server() {
+    let yard = Yard::new("1m");
+    drop(yard.join().await);
+    let host = yard.until_host(1).await;
+    yard.started(1).await;
+    fs::remove_file(yard.file("release")).unwrap();
+    let keeper = keeper_of(&yard.place).unwrap();
+    let down = async { (stop(&yard.place, PATIENCE).await.unwrap(), lives(host)) };
+    let meanwhile = async {
+        yard.until("the host is told", |yard| yard.events().iter().any(|event| event == "told")).await;
+        // Twice, with a pause of a second: by then who waits has looked many times.
+        for nth in 1..=2 {
+            kill(yard.server(nth), Signal::SIGKILL).unwrap();
+            yard.started(nth + 1).await;
+            assert_eq!(keeper_of(&yard.place).unwrap(), keeper, "it is the same keeper");
+        }
+        fs::write(yard.file("release"), "").unwrap();
+    };
+    let (down, ()) = tokio::join!(down, meanwhile);
+    assert_eq!(down, (true, false), "the host has ended by then");
 }
 
 #[tokio::test]
@@ -214,7 +240,7 @@ async fn a_host_without_keeper_is_taken_down_too() {
     yard.until("the server ends", |yard| !yard.is_held("server.lock")).await;
     // As if the keeper had been killed before it wrote down whom it had started.
     fs::remove_file(yard.place.file("host.json")).unwrap();
-    assert!(stop(&yard.place, Duration::from_secs(10)).await.unwrap());
+    assert!(stop(&yard.place, PATIENCE).await.unwrap());
     assert_eq!(yard.events().last().unwrap(), "drained");
     assert!(!lives(host));
 }
@@ -227,7 +253,7 @@ async fn damaged_data_is_told_to_who_joins() {
         ask(&joined.socket(), &format!("SET key{n} value{n}")).await;
     }
     drop(joined);
-    stop(&yard.place, Duration::from_secs(15)).await.unwrap();
+    stop(&yard.place, PATIENCE).await.unwrap();
     let file = append_only_file(yard.place.dir());
     let mut bytes = fs::read(&file).unwrap();
     let middle = bytes.len() / 2;

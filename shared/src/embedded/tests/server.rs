@@ -2,11 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use super::yard::PATIENCE;
 use crate::ErrorKind;
 use crate::embedded::log;
 use crate::embedded::server::cause;
@@ -17,7 +17,7 @@ pub(super) async fn ask(socket: &Path, command: &str) -> String {
     let mut stream = UnixStream::connect(socket).await.unwrap();
     stream.write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
     let mut answer = vec![0; 4096];
-    let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut answer)).await.unwrap().unwrap();
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut answer)).await.unwrap().unwrap();
     String::from_utf8_lossy(&answer[..read]).trim_end().to_owned()
 }
 
@@ -76,7 +76,7 @@ async fn stopped_and_started_again_it_has_its_data() {
     let mut server = start(dir.path()).await.unwrap();
     assert_eq!(ask(server.socket(), "GET x").await, "$1\r\n1");
     server.signal(nix::sys::signal::Signal::SIGKILL);
-    let why = tokio::time::timeout(Duration::from_secs(5), server.ended()).await.unwrap();
+    let why = tokio::time::timeout(PATIENCE, server.ended()).await.unwrap();
     assert!(why.starts_with("it ended (signal: 9"), "{why}");
 }
 

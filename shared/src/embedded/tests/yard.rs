@@ -16,6 +16,9 @@ use super::server::path;
 use crate::embedded::lock::Lock;
 use crate::embedded::{Joined, KeepOptions, Place, Presence, Starter, join, keeper_of, record};
 
+/// How long a test waits for what has to happen. Generous: a slow machine is no failure.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
 pub(super) const MARK: &str = "EMBEDDED_TEST_KEEPER";
 
 const HOST: &str = r#"#!/bin/sh
@@ -85,6 +88,13 @@ impl Yard {
         Pid::from_raw(keeper_of(&self.place).unwrap().unwrap().pid)
     }
 
+    /// The server that was started as the nth, from 1.
+    pub(super) fn server(&self, nth: usize) -> Pid {
+        let log = self.log();
+        let line = log.split("redis started, process ").nth(nth).unwrap();
+        Pid::from_raw(line.split(',').next().unwrap().parse().unwrap())
+    }
+
     /// The hosts that ever started, by their process ids.
     pub(super) fn hosts(&self) -> Vec<Pid> {
         let events = self.events();
@@ -93,7 +103,7 @@ impl Yard {
     }
 
     pub(super) async fn until(&self, what: &str, check: impl Fn(&Self) -> bool) {
-        let until = Instant::now() + Duration::from_secs(15);
+        let until = Instant::now() + PATIENCE;
         while !check(self) {
             assert!(Instant::now() < until, "never: {what}\n{:?}\n{}", self.events(), self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;

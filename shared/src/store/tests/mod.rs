@@ -9,9 +9,11 @@ mod cancel;
 mod check;
 mod claim;
 mod finish;
+mod locked_out;
 mod lost_reply;
 mod memory;
 mod model;
+mod moved;
 mod presence;
 mod proxy;
 mod refusals;
@@ -26,7 +28,7 @@ mod timing;
 mod walk;
 mod worker;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::domain::ids::{Name, TaskId};
 use crate::domain::options::TaskOptions;
@@ -71,7 +73,7 @@ pub(crate) async fn pool_test(test: impl AsyncFn(&TestPool)) {
 impl TestPool {
     pub(crate) fn named(url: &str, name: &str, twice: bool) -> Self {
         let name: Name = name.parse().expect("a name");
-        Self { store: Store::new(url, &name).expect("its URL does"), twice }
+        Self { store: Store::new(url, &name, None).expect("its URL does"), twice }
     }
 
     pub(crate) async fn examine(&self) {
@@ -87,24 +89,20 @@ impl TestPool {
             return self.store.call(call).await.expect("Redis answers");
         }
         // A sign of life carries no number: at one and the same time it is one and the same.
-        let stopped = call.name() == "presence";
-        if stopped {
+        let is_presence = call.name() == "presence";
+        let stops = is_presence && !self.clock_is_stopped().await;
+        if stops {
             self.stop_clock().await;
         }
         let reply = self.store.call(call).await.expect("Redis answers");
         let before = self.dump().await;
-        if !stopped {
+        if !is_presence {
             self.forward(7).await;
         }
         let again = self.store.call(call).await.expect("Redis answers");
         assert_eq!(outcome(call, &again), outcome(call, &reply), "{} made again", call.name());
-        let mut after = self.dump().await;
-        // It lives for two seconds.
-        if !after.contains_key(&self.key("sweeper")) {
-            after.extend(before.get_key_value(&self.key("sweeper")).map(|(key, value)| (key.clone(), value.clone())));
-        }
-        assert_same(&before, &after, &format!("{} made again", call.name()));
-        if stopped {
+        self.assert_same(&before, &self.dump().await, &format!("{} made again", call.name()));
+        if stops {
             let _: i64 = self.redis(redis::cmd("DEL").arg(self.key("test:stopped"))).await;
         }
         reply
@@ -187,6 +185,9 @@ impl TestPool {
     /// Moves the pool's clock.
     pub(crate) async fn forward(&self, ms: i64) {
         self.steer(&["INCRBY", &self.store.keys.clock_offset(), &ms.to_string()]).await;
+        if self.clock_is_stopped().await {
+            self.steer(&["INCRBY", &self.key("test:stopped"), &ms.to_string()]).await;
+        }
     }
 
     /// A command that passes even where Redis has no memory left.
@@ -197,12 +198,21 @@ impl TestPool {
 
     /// The pool's time, in milliseconds since 1970.
     pub(crate) async fn now_ms(&self) -> i64 {
+        let stopped: Option<i64> = self.redis(redis::cmd("GET").arg(self.key("test:stopped"))).await;
+        if let Some(now_ms) = stopped {
+            return now_ms;
+        }
         let (seconds, micros): (i64, i64) = self.redis(&redis::cmd("TIME")).await;
         let offset: Option<i64> = self.redis(redis::cmd("GET").arg(self.store.keys.clock_offset())).await;
         seconds * 1000 + micros / 1000 + offset.unwrap_or(0)
     }
 
-    async fn stop_clock(&self) {
+    async fn clock_is_stopped(&self) -> bool {
+        self.exists("test:stopped").await
+    }
+
+    /// From now on the pool's clock stands still but for [`Self::forward`]: for a test that counts seconds.
+    pub(crate) async fn stop_clock(&self) {
         let now_ms = self.now_ms().await;
         self.steer(&["SET", &self.key("test:stopped"), &now_ms.to_string()]).await;
     }
@@ -272,8 +282,17 @@ impl TestPool {
             Err(CallError::Refused(error)) => vec![error.to_string()],
             Err(CallError::Away(message)) => panic!("{message}"),
         };
-        assert_same(&before, &self.dump().await, &format!("{words:?}"));
+        self.assert_same(&before, &self.dump().await, &format!("{words:?}"));
         words
+    }
+
+    pub(crate) fn assert_same(&self, before: &Dump, after: &Dump, what: &str) {
+        let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        // It lives for two seconds.
+        let has_ended = |key: &str| key == self.key("sweeper") && !after.contains_key(key);
+        let changed = |key: &&&String| before.get(**key) != after.get(**key) && !has_ended(key);
+        let changed: Vec<&&String> = keys.iter().filter(changed).collect();
+        assert!(changed.is_empty(), "{what} changed {changed:?}");
     }
 
     /// With a schema of another version in place, a call is refused.
@@ -311,12 +330,6 @@ pub(crate) fn raw_submission(max_attempts: u32, if_lost: &str) -> Call {
 
 pub(crate) fn words(reply: &Reply) -> Vec<String> {
     (0..reply.len()).map(|at| reply.text(at).to_owned()).collect()
-}
-
-fn assert_same(before: &Dump, after: &Dump, what: &str) {
-    let keys = before.keys().chain(after.keys());
-    let changed: std::collections::BTreeSet<&String> = keys.filter(|key| before.get(*key) != after.get(*key)).collect();
-    assert!(changed.is_empty(), "{what} changed {changed:?}");
 }
 
 /// What of a reply a repeated call has to give again: word, ids, run; not the news, nor times.

@@ -208,7 +208,7 @@ impl<'a> World<'a> {
         for dump in [&mut before, &mut after] {
             dump.remove(&self.pool.key("sweeper"));
         }
-        super::assert_same(&before, &after, &format!("{call:?}"));
+        self.pool.assert_same(&before, &after, &format!("{call:?}"));
         format!("{} repeats {}: {}", self.actors[who].hand.id, call.name(), reply.word())
     }
 

@@ -30,11 +30,10 @@ async fn a_report_says_how_it_is() {
             until_ms: Some(4_102_444_800_000),
         };
         let presence = Presence { unfit: Some(unfit.clone()), draining: true, ..Presence::default() };
-        pool.call(&fleet::presence(&worker.id, "report", "x", 1, &presence)).await;
+        let told = pool.words(&fleet::presence(&worker.id, "report", "x", 1, &presence)).await;
+        assert_eq!(told[3], "1", "one that cannot work can still sweep");
         let shown = pool.store.workers().await.unwrap().remove(0);
         assert_eq!((shown.unfit, shown.draining, shown.id.as_str()), (Some(unfit), true, "w1"));
-        let sweeper: Option<String> = pool.redis(redis::cmd("GET").arg(pool.key("sweeper"))).await;
-        assert_eq!(sweeper.as_deref(), Some("w1"), "one that cannot work can still sweep");
         pool.call(&worker.presence("report")).await;
         assert_eq!(pool.store.workers().await.unwrap()[0].unfit, None);
         let stranger = Hand::new(pool, "w9").presence("report");

@@ -292,11 +292,11 @@ impl Fleet {
         seen.await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}\n{}", self.logs()))
     }
 
-    /// Waits until a task is in a state.
+    /// Waits until there is a task, and it is in a state.
     pub async fn reaches(&self, id: TaskId, state: State) -> TaskRecord {
         self.until(&format!("{id} is {state}"), async |fleet| {
-            let record = fleet.pool.task(id).await.expect("the pool answers");
-            (record.state == state).then_some(record)
+            let record = fleet.pool.find(id).await.expect("the pool answers");
+            record.filter(|record| record.state == state)
         })
         .await
     }

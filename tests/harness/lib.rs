@@ -3,5 +3,7 @@
 pub mod api;
 pub mod faults;
 pub mod fleet;
+pub mod generated;
+pub mod mcp;
 pub mod project;
 pub mod report;

@@ -2,19 +2,9 @@
 
 use motorpool::domain::{options, state};
 use motorpool::settings;
+use motorpool_tests::generated::expect_fresh;
 
 use crate::tree::{below, expect_none, read, root};
-
-/// `UPDATE=1` writes the file anew.
-#[track_caller]
-fn expect_fresh(file: &str, wanted: &str) {
-    let path = root().join(file);
-    if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        std::fs::write(&path, wanted).unwrap_or_else(|error| panic!("{file}: {error}"));
-    }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == wanted, "{file} is stale; UPDATE=1 ./tests/run writes it anew");
-}
 
 #[test]
 fn the_settings_page_is_fresh() {

@@ -6,6 +6,11 @@ use motorpool::Error;
 use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, CreateTaskResult, Task};
 use serde_json::Value;
 
+use super::digest::cut_inside;
+
+/// Most characters of what an error says, and of its hint: it may quote a call, and that may be long.
+const ERROR: usize = 600;
+
 /// What a tool answers.
 #[derive(Debug)]
 pub(super) enum Answer {
@@ -50,9 +55,19 @@ pub(super) fn tool_result(text: String, is_error: bool) -> CallToolResult {
 
 /// An error as a tool's result: the model reads it and can act on it.
 pub(super) fn told(error: &Error) -> CallToolResult {
+    let message = cut_inside(error.message(), ERROR);
     let text = match error.hint_text() {
-        Some(hint) => format!("error: {}\nhint: {}", error.message(), hint),
-        None => format!("error: {}", error.message()),
+        Some(hint) => format!("error: {message}\nhint: {}", cut_inside(hint, ERROR)),
+        None => format!("error: {message}"),
     };
     tool_result(text, true)
+}
+
+/// An error in one line, for where the protocol has an error of its own.
+pub(super) fn in_line(error: &Error) -> String {
+    let message = cut_inside(error.message(), ERROR);
+    match error.hint_text() {
+        Some(hint) => format!("{message}; {}", cut_inside(hint, ERROR)),
+        None => message,
+    }
 }

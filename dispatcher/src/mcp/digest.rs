@@ -154,6 +154,18 @@ pub(super) fn cut(text: &str, longest: usize) -> String {
     kept
 }
 
+/// Both ends of a text, at most so many characters; a cut between them shows as an ellipsis.
+pub(super) fn cut_inside(text: &str, longest: usize) -> String {
+    let size = text.chars().count();
+    if size <= longest {
+        return text.to_owned();
+    }
+    let half = longest.saturating_sub(5) / 2;
+    let head: String = text.chars().take(half).collect();
+    let tail: String = text.chars().skip(size - half).collect();
+    format!("{head} ... {tail}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +218,14 @@ mod tests {
         let text = records(&many, LONGEST);
         assert!(text.chars().count() <= LONGEST, "{}", text.chars().count());
         assert_eq!(text.matches("t17 completed").count(), 20);
+    }
+
+    #[test]
+    fn what_an_error_quotes_leaves_its_words() {
+        let cut = cut_inside(&format!("option model: {:?} does not do", "ä".repeat(9_000)), 200);
+        assert!(cut.starts_with("option model: \"ä") && cut.ends_with("ä\" does not do"), "{cut}");
+        assert!((190..=200).contains(&cut.chars().count()), "{cut}");
+        assert_eq!(cut_inside("short", 5), "short");
     }
 
     #[test]

@@ -37,7 +37,7 @@ use rmcp::{ErrorData, ServerHandler};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-use answer::told;
+use answer::{in_line, told};
 use args::Args;
 use call::Call;
 use delivery::{Delivery, Ledger};
@@ -330,7 +330,7 @@ impl ServerHandler for Face {
 }
 
 fn refused(error: Error) -> ErrorData {
-    ErrorData::invalid_params(error.to_string(), None)
+    ErrorData::invalid_params(in_line(&error), None)
 }
 
 /// Serves one connection on standard input and output, until it ends or is to end.

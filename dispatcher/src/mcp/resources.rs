@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::Desk;
+use super::answer::in_line;
 use super::tools::watch::status_json;
 use crate::term::record::json as record_json;
 use crate::work;
@@ -108,8 +109,8 @@ fn not_found(uri: &str) -> ErrorData {
 
 fn failed(error: &Error) -> ErrorData {
     match error.kind() {
-        ErrorKind::Usage | ErrorKind::Refused => ErrorData::invalid_params(error.to_string(), None),
-        _ => ErrorData::internal_error(error.to_string(), None),
+        ErrorKind::Usage | ErrorKind::Refused => ErrorData::invalid_params(in_line(error), None),
+        _ => ErrorData::internal_error(in_line(error), None),
     }
 }
 

@@ -8,7 +8,7 @@ use rmcp::ErrorData;
 use rmcp::model::{DetailedTask, GetTaskResult, JsonObject, Task, TaskPayload, TaskStatus};
 use serde_json::{Value, json};
 
-use super::answer::tool_result;
+use super::answer::{in_line, tool_result};
 use super::call::Call;
 use super::digest;
 use super::tools::watch::{self, Wait};
@@ -58,7 +58,7 @@ pub(super) async fn get(call: &mut Call, id: &str) -> std::result::Result<GetTas
         Ok(task) => task,
         // Redis away: the host asks again.
         Err(error) if error.kind() == motorpool::ErrorKind::Redis => {
-            return Err(ErrorData::internal_error(error.to_string(), None));
+            return Err(ErrorData::internal_error(in_line(&error), None));
         }
         Err(error) => gone(id, &error),
     };
@@ -111,7 +111,7 @@ fn completed(text: String, is_error: bool) -> TaskPayload {
 /// A task that is not there any more.
 fn gone(id: &str, error: &Error) -> DetailedTask {
     let now = rfc3339(now_ms());
-    let text = format!("{error}; it is older than what the pool keeps, or of another pool");
+    let text = format!("{}; it is older than what the pool keeps, or of another pool", in_line(error));
     let task = Task::new(digest::cut(id, 200), TaskStatus::Failed, now.clone(), now).with_status_message(text.clone());
     let mut object = JsonObject::new();
     object.insert("code".into(), json!(-32602));
@@ -127,8 +127,8 @@ pub(super) async fn cancel(call: &Call, id: &str) -> std::result::Result<(), Err
         return Ok(());
     }
     let told = |error: Error| match error.kind() {
-        motorpool::ErrorKind::Redis => ErrorData::internal_error(error.to_string(), None),
-        _ => ErrorData::invalid_params(error.to_string(), None),
+        motorpool::ErrorKind::Redis => ErrorData::internal_error(in_line(&error), None),
+        _ => ErrorData::invalid_params(in_line(&error), None),
     };
     let id: TaskId = id.parse().map_err(told)?;
     let pool = call.pool().await.map_err(told)?;

@@ -336,7 +336,8 @@ impl TaskOptions {
             }
         }
         if self.tags.len() > limits::TAGS {
-            return Err(Error::usage(format!("{} tags; at most {} are taken", self.tags.len(), limits::TAGS)));
+            return Err(Error::usage(format!("{} tags; at most {} are taken", self.tags.len(), limits::TAGS))
+                .hint("give fewer"));
         }
         for tag in &self.tags {
             if tag.trim().is_empty() || tag.len() > limits::KEY_BYTES || tag.chars().any(char::is_control) {

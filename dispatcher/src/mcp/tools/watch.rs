@@ -131,23 +131,28 @@ async fn moved(notices: &mut motorpool::pool::Notices, until: Instant) {
 pub(crate) async fn answer_if_any(call: &mut Call, wait: &Wait) -> Result<Option<(String, bool)>> {
     let pool = call.pool().await?;
     if wait.ids.is_empty() {
-        let unseen = pool.unseen(&wait.coordinator, NEWS).await?;
+        let mut unseen = pool.unseen(&wait.coordinator, NEWS).await?;
         if unseen.news.is_empty() {
-            let nothing = !pool.has_unfinished(&wait.coordinator).await?;
-            return Ok(nothing.then(|| {
-                let name = &wait.coordinator;
-                (format!("nothing is new, and nothing of yours is under way (coordinator {name})"), false)
-            }));
+            if pool.has_unfinished(&wait.coordinator).await? {
+                return Ok(None);
+            }
+            // What ended between these two looks is news by now.
+            unseen = pool.unseen(&wait.coordinator, NEWS).await?;
+        }
+        if unseen.news.is_empty() {
+            let words = "nothing is new, and nothing of yours is under way";
+            return Ok(Some((format!("{words} (coordinator {})", wait.coordinator), false)));
         }
         let more = unseen.total.saturating_sub(unseen.news.len() as u64);
         return told(call, unseen.news, more).await.map(Some);
     }
+    // Before the records: whatever is marked is over in them.
+    let marks = pool.unseen_among(&wait.coordinator, &wait.ids).await?;
     let mut records = Vec::new();
     for id in &wait.ids {
         records.push(call.find(*id).await?);
     }
     let left = records.iter().filter(|record| record.state.is_unfinished()).count();
-    let marks = pool.unseen_among(&wait.coordinator, &wait.ids).await?;
     let is_new = |record: &TaskRecord| marks.iter().any(|mark| mark.id == record.id);
     let is_done = if wait.all { left == 0 } else { left == 0 || records.iter().any(is_new) };
     if !is_done {

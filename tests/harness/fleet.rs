@@ -96,10 +96,19 @@ fn newest(dir: &Path) -> SystemTime {
 /// It is not installed.
 #[must_use]
 pub fn real_claude() -> PathBuf {
-    let named = std::env::var_os("TEST_CLAUDE").map(PathBuf::from);
-    let path = named.unwrap_or_else(|| {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/claude-2.1.330/node_modules/.bin/claude")
-    });
+    std::env::var_os("TEST_CLAUDE").map_or_else(pinned_claude, |named| installed(named.into()))
+}
+
+/// The CLI that the tests are pinned to, whichever `TEST_CLAUDE` names: for what the oldest supported one cannot do.
+///
+/// # Panics
+/// It is not installed.
+#[must_use]
+pub fn pinned_claude() -> PathBuf {
+    installed(Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/claude-2.1.330/node_modules/.bin/claude"))
+}
+
+fn installed(path: PathBuf) -> PathBuf {
     assert!(path.exists(), "{} is missing: tests/install-claude", path.display());
     path
 }

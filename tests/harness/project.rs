@@ -90,24 +90,43 @@ impl User {
         self.root.path().canonicalize().expect("its real path").join(name)
     }
 
+    /// The environment of this user's programs.
+    #[must_use]
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.env
+    }
+
     /// A command of `motorpool` in a project, not started yet.
     #[must_use]
     pub fn command(&self, project: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(program("motorpool"));
+        self.program(&program("motorpool"), project, args)
+    }
+
+    /// A command of any program in a project, not started yet.
+    #[must_use]
+    pub fn program(&self, program: &Path, project: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(args).env_clear().envs(&self.env).current_dir(self.project(project)).stdin(Stdio::null());
         command.kill_on_drop(true);
         command
+    }
+
+    /// Runs a command of `motorpool` to its end.
+    ///
+    /// # Panics
+    /// It hangs.
+    pub async fn motorpool(&self, project: &str, args: &[&str]) -> Done {
+        self.done(self.command(project, args)).await
     }
 
     /// Runs a command to its end.
     ///
     /// # Panics
     /// It hangs.
-    pub async fn motorpool(&self, project: &str, args: &[&str]) -> Done {
-        let running = self.command(project, args).output();
-        let output = timeout(PATIENCE, running)
+    pub async fn done(&self, mut command: Command) -> Done {
+        let output = timeout(PATIENCE, command.output())
             .await
-            .unwrap_or_else(|_| panic!("motorpool {args:?} hangs\n{}", self.logs()))
+            .unwrap_or_else(|_| panic!("{command:?} hangs\n{}", self.logs()))
             .expect("it starts");
         Done {
             code: output.status.code(),

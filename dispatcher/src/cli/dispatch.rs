@@ -177,7 +177,8 @@ fn entry(call: &Call, program: &str) -> Value {
     entry
 }
 
-/// The same as a command line.
+/// The same as a command line. Variables stay names: the host fills them in when it starts the dispatcher, so that no
+/// secret comes into the arguments of a process or into the host's files.
 fn add_line(entry: &Value) -> String {
     let quoted = |text: &str| {
         let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./=:,@%+".contains(&byte));
@@ -185,18 +186,12 @@ fn add_line(entry: &Value) -> String {
     };
     if let Some(url) = entry["url"].as_str() {
         let header = entry["headers"]["Authorization"].as_str();
-        let header = header.map(|value| format!(" --header \"Authorization: {value}\"")).unwrap_or_default();
-        return format!("claude mcp add --transport http {SERVER} {}{header}", quoted(url));
+        let header = header.map(|value| format!(" --header {}", quoted(&format!("Authorization: {value}"))));
+        return format!("claude mcp add --transport http {SERVER} {}{}", quoted(url), header.unwrap_or_default());
     }
     let mut words = vec![format!("claude mcp add {SERVER}")];
     for (name, value) in entry["env"].as_object().into_iter().flatten() {
-        let value = value.as_str().unwrap_or_default();
-        // The shell fills in what the file leaves to the host.
-        words.push(if value.starts_with("${") {
-            format!("--env {name}=\"{value}\"")
-        } else {
-            format!("--env {name}={}", quoted(value))
-        });
+        words.push(format!("--env {name}={}", quoted(value.as_str().unwrap_or_default())));
     }
     words.push("--".into());
     words.push(quoted(entry["command"].as_str().unwrap_or_default()));

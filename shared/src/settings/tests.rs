@@ -83,7 +83,13 @@ fn flag_over_environment_over_project_over_user_over_default() {
     look(&all);
     all.project_file = Some(file(&dir, "motorpool.toml", "slots = \"4\""));
     look(&all);
-    all.env = env(&[("MOTORPOOL_SLOTS", "5"), ("HOME", "/x"), ("MOTORPOOL_RUN", "t1"), ("MOTORPOOL_MODEL", "")]);
+    all.env = env(&[
+        ("MOTORPOOL_SLOTS", "5"),
+        ("HOME", "/x"),
+        ("MOTORPOOL_RUN", "t1"),
+        ("MOTORPOOL_TOKEN", "x"),
+        ("MOTORPOOL_MODEL", ""),
+    ]);
     look(&all);
     all.flags = flags(&[("slots", &["6"])]);
     look(&all);

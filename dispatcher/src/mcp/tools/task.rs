@@ -41,7 +41,7 @@ async fn place(call: &mut Call, pool: &Pool) -> Result<(Placed, String)> {
 async fn warning(pool: &Pool, lane: &str) -> Option<String> {
     // It is submitted: what cannot be asked any more is left out.
     let workers = pool.workers().await.ok()?;
-    let (why, hint) = work::waits_text(lane, &workers, "start one: motorpool-worker host --lanes")?;
+    let (why, hint) = work::waits_text(lane, &workers, &format!("start one: motorpool-worker host --lanes {lane}"))?;
     Some(format!("{why}; {hint}"))
 }
 

@@ -222,7 +222,7 @@ async fn nothing_yet(call: &Call, wait: &Wait) -> Result<String> {
 }
 
 fn stuck(status: &motorpool::PoolStatus) -> Vec<(String, String)> {
-    work::stuck(status, "start a worker: motorpool-worker host --lanes")
+    work::stuck(status, "start one with motorpool-worker host and its --lanes")
 }
 
 pub(super) async fn status(call: Call) -> Result<Answer> {

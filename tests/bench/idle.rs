@@ -58,13 +58,13 @@ pub(crate) async fn measure(workers: usize, seconds: u64) -> Vec<Measure> {
     ]
 }
 
-struct Spread {
-    median: f64,
-    most: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) most: f64,
 }
 
 impl Spread {
-    fn of(mut values: Vec<f64>) -> Self {
+    pub(crate) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         Self { median: values[values.len() / 2], most: values[values.len() - 1] }
     }
@@ -125,7 +125,7 @@ fn processor_ms(pid: i32) -> f64 {
 }
 
 /// The sum of some lines of a file in `/proc/PID`, in MB.
-fn megabytes(pid: i32, file: &str, names: &[&str]) -> f64 {
+pub(crate) fn megabytes(pid: i32, file: &str, names: &[&str]) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).expect("its memory");
     let value = |name: &&str| {
         let rest = text.lines().find_map(|line| line.strip_prefix(*name)?.strip_prefix(':')).expect("a line");

@@ -1,9 +1,10 @@
-//! The benchmark: what idle workers cost, and what a task costs against plain Redis. A bound that is passed fails it.
+//! The benchmark: what idle workers cost, what a task costs against plain Redis, what the dispatcher costs. A bound that is passed fails it.
 //!
 //! Release builds are measured, of the workers as well: `tests/run --long` builds and starts it. It reads `/proc`, so
 //! it is for Linux. Not here: times that depend on the machine, but as ratios taken in one run; faults
 //! (`tests/faults`).
 
+mod dispatcher;
 mod idle;
 mod queue;
 
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
     let measures = runtime.block_on(async {
         let mut measures = idle::measure(workers.into(), seconds).await;
         measures.extend(queue::measure().await);
+        measures.extend(dispatcher::measure().await);
         measures
     });
     eprintln!("| what | measured | at most |\n|---|---|---|");

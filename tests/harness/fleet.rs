@@ -55,8 +55,9 @@ pub struct Fleet {
 /// It is missing or stale.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the test's own path");
-    let dir = test.parent().and_then(Path::parent).expect("target/PROFILE/deps");
+    let own = std::env::current_exe().expect("its own path");
+    let dir = own.parent().expect("target/PROFILE, of a test target/PROFILE/deps");
+    let dir = if dir.ends_with("deps") { dir.parent().expect("target/PROFILE") } else { dir };
     let path = dir.join(name);
     let built = path.metadata().and_then(|meta| meta.modified());
     let built = built.unwrap_or_else(|_| panic!("{} is not built: cargo build --workspace", path.display()));

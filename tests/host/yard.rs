@@ -82,7 +82,8 @@ pub(crate) async fn print(user: &User, claude: &Path, project: &str, args: &[&st
     let mut stdin = child.stdin.take().expect("a pipe");
     stdin.write_all(prompt.as_bytes()).await.expect("it reads its prompt");
     drop(stdin);
-    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+    // Two programs start one after the other.
+    let output = tokio::time::timeout(2 * PATIENCE, child.wait_with_output()).await;
     let output = output.unwrap_or_else(|_| panic!("it hangs\n{}", user.logs())).expect("its output");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Done { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }

@@ -8,11 +8,13 @@ local process, retention_ms = ARGV[1], ARGV[2]
 
 local refusal = refuse_schema()
 if refusal then return refusal end
-if redis.call('GET', key.sweeper) ~= process then return { 'not_sweeper' } end
+-- One that stood still for longer than its place is kept, and finds that nobody took it, goes on.
+local sweeper = redis.call('GET', key.sweeper)
+if sweeper and sweeper ~= process then return { 'not_sweeper' } end
 local run_id, full = server_told()
 
 -- writes from here
-redis.call('PEXPIRE', key.sweeper, 2000)
+redis.call('SET', key.sweeper, process, 'PX', 2000)
 note_call()
 note_server(run_id, full)
 local due, removed = do_due()

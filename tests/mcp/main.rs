@@ -3,10 +3,12 @@
 //! Each test starts what it needs and ends it. Not here: the tools' parts without a process (`dispatcher/src/mcp`).
 
 mod handover;
+mod http;
 mod refusals;
 mod stop;
 mod tasks;
 mod tools;
+mod typed;
 
 use motorpool::TaskId;
 use motorpool_tests::fleet::Fleet;

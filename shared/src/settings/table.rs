@@ -102,7 +102,8 @@ pub(super) fn key(name: &str) -> String {
 pub const PREFIX: &str = "MOTORPOOL_";
 
 /// Variables that Motorpool's own programs hand to each other, or tests to them; no setting, and no error where they are found.
-pub const INTERNAL_VARIABLES: &[&str] = &["MOTORPOOL_RUN", "MOTORPOOL_KEEPER", "MOTORPOOL_PROBE_AGAIN_MS"];
+pub const INTERNAL_VARIABLES: &[&str] =
+    &["MOTORPOOL_RUN", "MOTORPOOL_KEEPER", "MOTORPOOL_PROBE_AGAIN_MS", "MOTORPOOL_ARRIVES_WITHIN_MS"];
 
 /// Names that the surface promises and this release does not know yet.
 pub const NOT_BUILT: &[&str] =

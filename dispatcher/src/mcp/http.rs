@@ -260,8 +260,8 @@ impl HttpBody for Outgoing {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         let is_over = match &polled {
             Poll::Ready(None) => true,
-            // Not asked again after its last frame.
-            Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
+            // Not asked again after its last frame. A caller that has its answer may not wait for the end.
+            Poll::Ready(Some(Ok(frame))) => self.body.is_end_stream() || frame.data_ref().is_some_and(has_answer),
             _ => false,
         };
         if is_over {
@@ -276,5 +276,30 @@ impl HttpBody for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// Whether an event of a stream is the answer: a message that begins with an id, which ours to a caller never do else.
+fn has_answer(event: &Bytes) -> bool {
+    let lines = event.split(|byte| *byte == b'\n');
+    let mut data = lines.filter_map(|line| line.strip_prefix(b"data:"));
+    data.any(|data| data.trim_ascii_start().starts_with(br#"{"jsonrpc":"2.0","id":"#))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_told_from_what_comes_before_it() {
+        for (event, expected) in [
+            ("id: 0\nretry: 3000\ndata: \n\n", false),
+            (":\n\n", false),
+            ("data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"id\":1}}\n\n", false),
+            ("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n", true),
+            ("id: 1/0\ndata:{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"error\":{}}\n\n", true),
+        ] {
+            assert_eq!(has_answer(&Bytes::from_static(event.as_bytes())), expected, "{event}");
+        }
     }
 }

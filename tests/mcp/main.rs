@@ -2,6 +2,7 @@
 //!
 //! Each test starts what it needs and ends it. Not here: the tools' parts without a process (`dispatcher/src/mcp`).
 
+mod away;
 mod handover;
 mod hostile;
 mod http;

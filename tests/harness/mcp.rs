@@ -183,9 +183,13 @@ impl Fleet {
 
     /// How much was ever written into the fleet's Redis: a call that writes nothing leaves it as it is.
     pub async fn writes(&self) -> u64 {
-        let info: String =
-            redis::cmd("INFO").arg("persistence").query_async(&mut self.redis().await).await.expect("Redis answers");
-        let count = info.lines().find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"));
-        count.and_then(|count| count.trim().parse().ok()).expect("a count of changes")
+        writes(&mut self.redis().await).await
     }
+}
+
+/// The same over a connection that is kept.
+pub async fn writes(connection: &mut redis::aio::MultiplexedConnection) -> u64 {
+    let info: String = redis::cmd("INFO").arg("persistence").query_async(connection).await.expect("Redis answers");
+    let count = info.lines().find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"));
+    count.and_then(|count| count.trim().parse().ok()).expect("a count of changes")
 }

@@ -2,18 +2,30 @@
 //!
 //! Each test starts what it needs and ends it. Not here: the tools' parts without a process (`dispatcher/src/mcp`).
 
+mod away;
 mod handover;
+mod hostile;
+mod http;
 mod refusals;
+mod resources;
+mod snapshot;
 mod stop;
 mod tasks;
 mod tools;
+mod typed;
 
-use motorpool::TaskId;
+use motorpool::{State, TaskId, TaskRecord};
 use motorpool_tests::fleet::Fleet;
 
 /// A prompt whose task runs until somebody lets it go.
 fn gated(gate: &str) -> String {
-    format!("@bash until [ -e {gate} ]; do sleep 0.02; done\n@say let go")
+    format!("@bash echo on > {gate}.on; until [ -e {gate} ]; do sleep 0.02; done\n@say let go")
+}
+
+/// Waits until such a task is at its gate.
+async fn at_gate(fleet: &Fleet, number: u64, gate: &str) -> TaskRecord {
+    fleet.written(&format!("{gate}.on")).await;
+    fleet.reaches(t(number), State::Running).await
 }
 
 /// Lets such a task go.

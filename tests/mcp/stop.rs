@@ -10,7 +10,7 @@ use motorpool_tests::project::User;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::{gated, let_go, t};
+use crate::{at_gate, gated, let_go, t};
 
 /// What a dispatcher has for its end, doubled for a machine that is busy.
 const END: Duration = Duration::from_secs(20);
@@ -33,7 +33,7 @@ async fn a_run_that_is_stopped_is_cancelled_and_one_that_took_too_long_is_not() 
         for (number, (reason, expected)) in (1..).zip(cases) {
             let gate = format!("go{number}");
             let call = it.begin("pool_run", json!({"prompt": gated(&gate), "wait_s": 600})).await;
-            fleet.reaches(t(number), State::Running).await;
+            at_gate(&fleet, number, &gate).await;
             it.cancel(call, reason).await;
             match expected {
                 Some(expected) => {
@@ -62,7 +62,7 @@ async fn ends(fleet: &Fleet, era: Era, number: u64, how: Option<Signal>) {
     let mut it = Coordinator::start(fleet, era, &["--coordinator=ann"]).await;
     let gate = format!("go{number}");
     it.begin("pool_run", json!({"prompt": gated(&gate), "wait_s": 600})).await;
-    let running = fleet.reaches(t(number), State::Running).await;
+    let running = at_gate(fleet, number, &gate).await;
     let begin = Instant::now();
     match how {
         Some(signal) => it.signal(signal),
@@ -106,12 +106,20 @@ async fn a_signal_ends_the_dispatcher_and_no_work() {
 #[tokio::test]
 async fn a_dispatcher_to_whom_nothing_was_said_ends_well() {
     let fleet = Fleet::new(Cli::StandIn).await;
-    let it = Coordinator::open(&fleet, Era::Legacy, &[]);
-    it.end().await;
-    let mut it = Coordinator::open(&fleet, Era::Legacy, &[]);
-    it.greet().await;
-    it.signal(Signal::SIGTERM);
-    assert!(it.ended().await.success(), "{}", it.logged());
+    Coordinator::open(&fleet, Era::Legacy, &[]).end().await;
+    let mut probed = Vec::new();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        for _ in 0..3 {
+            // Asked what it can do, and for nothing yet.
+            let it = Coordinator::start(&fleet, Era::Modern, &[]).await;
+            it.signal(signal);
+            probed.push((signal, it));
+        }
+    }
+    for (signal, mut it) in probed {
+        let status = it.ended().await;
+        assert!(status.success(), "{signal}: {status}\n{}", it.logged());
+    }
     fleet.end().await;
 }
 

@@ -6,7 +6,7 @@ use motorpool_tests::mcp::stdio::Coordinator;
 use motorpool_tests::mcp::{ERAS, Host, Told};
 use serde_json::{Value, json};
 
-use crate::{gated, let_go, t};
+use crate::{at_gate, gated, let_go, t};
 
 /// `tasks/get`.
 async fn get(it: &Coordinator, id: &str) -> Value {
@@ -86,7 +86,7 @@ async fn a_task_is_stopped_as_often_as_a_host_likes() {
     for (number, gate) in [(1, "never"), (2, "neither")] {
         let id = t(number).to_string();
         it.ask("tools/call", json!({"name": "pool_run", "arguments": {"prompt": gated(gate)}})).await.unwrap();
-        fleet.reaches(t(number), State::Running).await;
+        at_gate(&fleet, number, gate).await;
         // Once at one dispatcher and once at another, which has never heard of it.
         let other = Coordinator::start(&fleet, Host::FOLLOWING, &[]).await;
         for stopping in [&it, &other, &it] {
@@ -196,7 +196,7 @@ async fn a_wait_that_is_asked_all_the_time_misses_nothing() {
     let mut fleet = Fleet::new(Cli::StandIn).await;
     fleet.joined(&[]).await;
     let it = Coordinator::start(&fleet, Host::FOLLOWING, &["--coordinator=ann"]).await;
-    for n in 1..=40 {
+    for n in 1..=20 {
         let id = t(n).to_string();
         it.call("pool_submit", json!({"prompt": "@say one"})).await.good();
         let arguments = if n % 2 == 0 { json!({"ids": [id]}) } else { json!({}) };

@@ -6,7 +6,7 @@ use motorpool_tests::mcp::ERAS;
 use motorpool_tests::mcp::stdio::Coordinator;
 use serde_json::{Value, json};
 
-use crate::{gated, let_go, t};
+use crate::{at_gate, gated, let_go, t};
 
 #[tokio::test]
 async fn every_tool_answers() {
@@ -54,7 +54,7 @@ async fn every_tool_answers() {
         }
 
         let running = it.call("pool_submit", json!({"prompt": gated("go")})).await.json();
-        fleet.reaches(t(4), State::Running).await;
+        at_gate(&fleet, 4, "go").await;
         let live = it.call("pool_result", json!({"ids": ["t4"]})).await.json();
         assert_eq!((&live["state"], &live["output"]), (&"running".into(), &Value::Null), "{live} {running}");
         let cancelled = it.call("pool_cancel", json!({"ids": ["t4", "t1"], "reason": "not wanted"})).await.good();

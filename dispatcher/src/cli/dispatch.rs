@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Command;
 use motorpool::settings::{self, Scope};
@@ -22,6 +23,8 @@ use crate::term::{print, print_json, tell};
 const SCOPES: &[Scope] = &[Scope::Base, Scope::Pool, Scope::Worker, Scope::PoolDefault, Scope::Serve];
 /// Under which name a host knows the dispatcher: its tools are `mcp__pool__…`.
 const SERVER: &str = "pool";
+/// Set by tests, which have no time to send a request too slowly.
+const ARRIVES_WITHIN_MS: &str = "MOTORPOOL_ARRIVES_WITHIN_MS";
 
 pub(super) fn serve_command() -> Command {
     let command = Command::new("serve")
@@ -102,11 +105,13 @@ pub(super) async fn serve(call: Call) -> Result<u8> {
 }
 
 fn offer(call: &Call, address: SocketAddr) -> http::Offer {
+    let within = call.sources.env.get(ARRIVES_WITHIN_MS).and_then(|text| text.parse().ok());
     http::Offer {
         address,
         token_file: call.settings.token_file.clone(),
         hosts: call.settings.allowed_host.clone(),
         origins: call.settings.allowed_origin.clone(),
+        arrives_within: within.map_or(http::ARRIVES_WITHIN, Duration::from_millis),
     }
 }
 

@@ -12,9 +12,9 @@ use motorpool::pool::NewsMark;
 use rmcp::RoleServer;
 use rmcp::service::RequestContext;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-/// How long an answer that is going out is waited for. Its reader has it, or does not read.
+/// How long answers that are going out are waited for. Their reader has them, or does not read.
 const MOMENT: Duration = Duration::from_millis(250);
 
 /// The way of one request's answer.
@@ -36,6 +36,8 @@ enum Stage {
     Leaving,
     /// Written out.
     Written,
+    /// It will never be: its reader has gone, or wants it no more.
+    Lost,
 }
 
 impl Default for Delivery {
@@ -75,11 +77,23 @@ impl Delivery {
         self.0.stage.send_replace(Stage::Written);
     }
 
-    /// Whether the answer went out; one that is just going out is given a moment.
-    async fn is_written(&self) -> bool {
+    /// The answer goes out no more, if it has not gone.
+    pub(super) fn lost(&self) {
+        self.0.stage.send_if_modified(|stage| {
+            let is_lost = *stage != Stage::Written;
+            if is_lost {
+                *stage = Stage::Lost;
+            }
+            is_lost
+        });
+    }
+
+    /// How far the answer is; one that is just going out is given until then.
+    async fn settled(&self, until: Instant) -> Stage {
         let mut stage = self.0.stage.subscribe();
-        let settled = stage.wait_for(|stage| *stage != Stage::Leaving);
-        matches!(timeout(MOMENT, settled).await, Ok(Ok(stage)) if *stage == Stage::Written)
+        // Too late is as good as not begun.
+        let _ = timeout_at(until, stage.wait_for(|stage| *stage != Stage::Leaving)).await;
+        *self.0.stage.borrow()
     }
 
     /// The caller asked in so many words that the call be stopped.
@@ -120,12 +134,14 @@ impl Ledger {
             let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             open.remove(coordinator).unwrap_or_default()
         };
+        let until = Instant::now() + MOMENT;
         let (mut marks, mut waiting) = (Vec::new(), Vec::new());
         for (delivery, named) in answers {
-            if delivery.is_written().await {
-                marks.extend(named);
-            } else {
-                waiting.push((delivery, named));
+            match delivery.settled(until).await {
+                Stage::Written => marks.extend(named),
+                // It is news as before.
+                Stage::Lost => {}
+                Stage::Open | Stage::Leaving => waiting.push((delivery, named)),
             }
         }
         if !waiting.is_empty() {
@@ -164,6 +180,30 @@ mod tests {
         });
         assert_eq!(ledger.arrived("a").await, [mark(3)]);
         assert!(ledger.0.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_lost_is_forgotten_and_many_that_linger_take_a_moment_together() {
+        let ledger = Ledger::default();
+        let (lost, sent) = (Delivery::default(), Delivery::default());
+        for delivery in [&lost, &sent] {
+            delivery.leaving();
+            ledger.answered("a", delivery, vec![mark(1)]);
+        }
+        lost.lost();
+        sent.written();
+        sent.lost();
+        assert_eq!(ledger.arrived("a").await, [mark(1)], "what has gone out is not lost any more");
+        assert!(ledger.0.lock().unwrap().is_empty());
+        for id in 1..=100 {
+            let lingering = Delivery::default();
+            lingering.leaving();
+            ledger.answered("a", &lingering, vec![mark(id)]);
+        }
+        let begin = Instant::now();
+        assert_eq!(ledger.arrived("a").await, []);
+        assert!(begin.elapsed() < 50 * MOMENT, "{:?}", begin.elapsed());
+        assert_eq!(ledger.0.lock().unwrap()["a"].len(), 100);
     }
 
     #[test]

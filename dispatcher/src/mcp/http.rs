@@ -35,7 +35,7 @@ use crate::term::time::now_ms;
 /// Largest body of a request: a submission of 16 MiB and what JSON adds.
 const BODY_BYTES: usize = 20 * 1024 * 1024;
 /// How long a request may take to arrive.
-const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
 /// Most connections at once.
 const CONNECTIONS: usize = 1_024;
 /// How long a quiet session of the sessions' era is kept; a long wait is quiet.
@@ -48,6 +48,8 @@ pub(crate) struct Offer {
     pub(crate) token_file: Option<std::path::PathBuf>,
     pub(crate) hosts: Vec<String>,
     pub(crate) origins: Vec<String>,
+    /// [`ARRIVES_WITHIN`], or less in a test.
+    pub(crate) arrives_within: Duration,
 }
 
 /// A face that listens.
@@ -55,6 +57,7 @@ pub(crate) struct Http {
     listener: TcpListener,
     router: Router,
     tokens: Option<Arc<Tokens>>,
+    arrives_within: Duration,
     end: CancellationToken,
 }
 
@@ -108,10 +111,10 @@ impl Http {
         let router = Router::new()
             .nest_service("/mcp", service)
             .layer(middleware::from_fn(watched))
-            .layer(middleware::from_fn(whole))
+            .layer(middleware::from_fn_with_state(offer.arrives_within, whole))
             .layer(middleware::from_fn_with_state(tokens.clone(), known))
             .route("/healthz", get(async || "ok\n"));
-        Ok(Self { listener, router, tokens, end })
+        Ok(Self { listener, router, tokens, arrives_within: offer.arrives_within, end })
     }
 
     /// Where it listens.
@@ -162,7 +165,7 @@ impl Http {
             let service = TowerToHyperService::new(self.router.clone());
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(ARRIVES_WITHIN)
+                .header_read_timeout(self.arrives_within)
                 .serve_connection(TokioIo::new(stream), service);
             let connection = graceful.watch(connection);
             tokio::spawn(async move {
@@ -209,12 +212,12 @@ async fn known(State(tokens): State<Option<Arc<Tokens>>>, mut request: Request, 
 }
 
 /// The whole of a request, within its time and size, before anything is done about it.
-async fn whole(request: Request, next: Next) -> Response {
+async fn whole(State(within): State<Duration>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     if body.size_hint().lower() > BODY_BYTES as u64 {
         return (StatusCode::PAYLOAD_TOO_LARGE, "a request may have 20 MiB\n").into_response();
     }
-    match tokio::time::timeout(ARRIVES_WITHIN, axum::body::to_bytes(body, BODY_BYTES)).await {
+    match tokio::time::timeout(within, axum::body::to_bytes(body, BODY_BYTES)).await {
         Ok(Ok(bytes)) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
         Ok(Err(_)) => {
             (StatusCode::PAYLOAD_TOO_LARGE, "a request may have 20 MiB, and has to arrive whole\n").into_response()
@@ -225,15 +228,24 @@ async fn whole(request: Request, next: Next) -> Response {
 
 /// Notes when an answer has gone out.
 async fn watched(mut request: Request, next: Next) -> Response {
-    let delivery = Delivery::default();
-    request.extensions_mut().insert(delivery.clone());
-    next.run(request).await.map(|body| Body::new(Outgoing { body, delivery }))
+    let way = Way(Delivery::default());
+    request.extensions_mut().insert(way.0.clone());
+    next.run(request).await.map(|body| Body::new(Outgoing { body, way }))
+}
+
+/// The way of an answer; it is lost where it ends early, because the caller has gone.
+struct Way(Delivery);
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.0.lost();
+    }
 }
 
 /// A body that notes its end.
 struct Outgoing {
     body: Body,
-    delivery: Delivery,
+    way: Way,
 }
 
 impl HttpBody for Outgoing {
@@ -244,16 +256,16 @@ impl HttpBody for Outgoing {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.delivery.leaving();
+        self.way.0.leaving();
         let polled = Pin::new(&mut self.body).poll_frame(context);
         let is_over = match &polled {
             Poll::Ready(None) => true,
-            // Not asked again after its last frame.
-            Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
+            // Not asked again after its last frame. A caller that has its answer may not wait for the end.
+            Poll::Ready(Some(Ok(frame))) => self.body.is_end_stream() || frame.data_ref().is_some_and(has_answer),
             _ => false,
         };
         if is_over {
-            self.delivery.written();
+            self.way.0.written();
         }
         polled
     }
@@ -264,5 +276,30 @@ impl HttpBody for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// Whether an event of a stream is the answer: a message that begins with an id, which ours to a caller never do else.
+fn has_answer(event: &Bytes) -> bool {
+    let lines = event.split(|byte| *byte == b'\n');
+    let mut data = lines.filter_map(|line| line.strip_prefix(b"data:"));
+    data.any(|data| data.trim_ascii_start().starts_with(br#"{"jsonrpc":"2.0","id":"#))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_told_from_what_comes_before_it() {
+        for (event, expected) in [
+            ("id: 0\nretry: 3000\ndata: \n\n", false),
+            (":\n\n", false),
+            ("data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"id\":1}}\n\n", false),
+            ("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n", true),
+            ("id: 1/0\ndata:{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"error\":{}}\n\n", true),
+        ] {
+            assert_eq!(has_answer(&Bytes::from_static(event.as_bytes())), expected, "{event}");
+        }
     }
 }

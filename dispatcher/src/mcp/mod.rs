@@ -32,7 +32,7 @@ use rmcp::model::{
     ServerConfig, SubscribeRequestParams, SubscriptionFilter, TASKS_EXTENSION_ID, Tool, UnsubscribeRequestParams,
     UpdateTaskParams,
 };
-use rmcp::service::{RequestContext, RoleServer, SubscriptionContext};
+use rmcp::service::{RequestContext, RoleServer, ServerInitializeError, SubscriptionContext};
 use rmcp::{ErrorData, ServerHandler};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -350,8 +350,8 @@ where
     let running = tokio::select! {
         served = served => match served {
             Ok(running) => running,
-            // A host that looked and went away.
-            Err(rmcp::service::ServerInitializeError::ConnectionClosed(_)) => return Ok(()),
+            // A host that looked and went away, or ended us before it said what it wants.
+            Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => return Ok(()),
             Err(error) => {
                 return Err(Error::failed(format!("what arrived on standard input is no MCP: {error}"))
                     .hint("`motorpool serve` is started by an MCP host; `motorpool mcp-config` prints its entry"));

@@ -47,11 +47,11 @@ impl<T: Transport<RoleServer>> Transport<RoleServer> for Watched<T> {
             if let Some(delivery) = &answered {
                 delivery.leaving();
             }
-            sending.await?;
+            let sent = sending.await;
             if let Some(delivery) = answered {
-                delivery.written();
+                if sent.is_ok() { delivery.written() } else { delivery.lost() }
             }
-            Ok(())
+            sent
         }
     }
 
@@ -71,6 +71,8 @@ impl<T: Transport<RoleServer>> Transport<RoleServer> for Watched<T> {
                     && let Some(delivery) = self.take(cancelled.params.request_id.as_ref())
                 {
                     delivery.stop(cancelled.params.reason.clone());
+                    // rmcp drops the answer to such a call.
+                    delivery.lost();
                 }
             }
             _ => {}

@@ -103,8 +103,13 @@ pub const PREFIX: &str = "MOTORPOOL_";
 
 /// Variables that Motorpool's own programs hand to each other, tests to them, or people to a host for its entry (the
 /// token); no setting, and no error where they are found.
-pub const INTERNAL_VARIABLES: &[&str] =
-    &["MOTORPOOL_RUN", "MOTORPOOL_KEEPER", "MOTORPOOL_PROBE_AGAIN_MS", "MOTORPOOL_TOKEN"];
+pub const INTERNAL_VARIABLES: &[&str] = &[
+    "MOTORPOOL_RUN",
+    "MOTORPOOL_KEEPER",
+    "MOTORPOOL_PROBE_AGAIN_MS",
+    "MOTORPOOL_TOKEN",
+    "MOTORPOOL_ARRIVES_WITHIN_MS",
+];
 
 /// Names that the surface promises and this release does not know yet.
 pub const NOT_BUILT: &[&str] =

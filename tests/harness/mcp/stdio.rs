@@ -215,6 +215,20 @@ impl Coordinator {
         self.answer_if_any(id).await.unwrap_or_else(|| panic!("request {id} is not answered\n{}", self.logged()))
     }
 
+    /// The answer to a request, be it one that names no request because it could not be read; such a one is taken to
+    /// answer this, so only one request may be under way.
+    pub async fn answered_or_said(&self, id: u64) -> Option<Answer> {
+        let search = self.heard.until(|said| {
+            let answer = said.answers.get(&id).cloned();
+            answer.or_else(|| {
+                let at =
+                    said.others.iter().position(|message| message["id"].is_null() && answer_of(message).is_some())?;
+                answer_of(&said.others.remove(at))
+            })
+        });
+        search.await
+    }
+
     /// The answer that there is by now.
     #[must_use]
     pub fn answered(&self, id: u64) -> Option<Answer> {

@@ -24,9 +24,14 @@ pub(crate) struct Placed {
 pub(crate) async fn place(pool: &Pool, project_dir: Option<String>, mut spec: Spec) -> Result<Placed> {
     spec.project_dir = project_dir;
     let defaults = pool.defaults().await?;
-    let mode = merge::permission_mode(&merge::merge(&defaults, &TaskOptions::default(), &spec.options));
+    let mode = mode_of(&defaults, &spec.options);
     let submitted = pool.submit(spec).await?;
     Ok(Placed { id: submitted.id, fresh: submitted.fresh, mode })
+}
+
+/// The permission mode of a task with these options.
+pub(crate) fn mode_of(defaults: &TaskOptions, options: &TaskOptions) -> PermissionMode {
+    merge::permission_mode(&merge::merge(defaults, &TaskOptions::default(), options))
 }
 
 /// Which permission mode applies, and what that means.

@@ -3,10 +3,11 @@
 //! Not here: what it answers (`mcp`).
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::Command;
+use motorpool::embedded::Joined;
 use motorpool::settings::{self, Scope};
 use motorpool::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -54,15 +55,30 @@ pub(super) async fn serve(call: Call) -> Result<u8> {
     let project_dir = call.settings.redis_url.is_none().then(|| call.project_dir());
     let coordinator = options::coordinator(&call)?;
     let reaching = Arc::clone(&call);
+    // Membership in the embedded pool, once it was reached.
+    let member: Arc<OnceLock<Arc<Joined>>> = Arc::default();
+    let joining = Arc::clone(&member);
     let reach: mcp::Reach = Box::new(move || {
-        let call = Arc::clone(&reaching);
+        let (call, member) = (Arc::clone(&reaching), Arc::clone(&joining));
         Box::pin(async move {
-            let reached = reach::reach(&call, Wish::Submit).await?;
-            // A member of the embedded pool for as long as the pool's handle lives.
+            // A look alone brings nothing back that was ended on purpose.
+            let reached = reach::reach(&call, Wish::Look).await?;
+            if let Some(joined) = reached.joined {
+                let _ = member.set(joined);
+            }
             Ok(reached.pool)
         })
     });
-    let desk = Arc::new(Desk::new(reach, project_dir, coordinator));
+    let wake: mcp::Wake = Box::new(move || {
+        let member = member.get().cloned();
+        Box::pin(async move {
+            match member {
+                Some(joined) => joined.start(tell).await,
+                None => Ok(()),
+            }
+        })
+    });
+    let desk = Arc::new(Desk::new(reach, wake, project_dir, coordinator));
     let signals = Signals::count()?;
     let end = CancellationToken::new();
     let http = match &offer {

@@ -32,6 +32,10 @@ pub(super) struct Call {
     pub(super) tool_use: Option<String>,
     pub(super) ended: CancellationToken,
     pub(super) progress: Progress,
+    /// The caller has a name of its own, by its token.
+    has_token: bool,
+    /// What it is answered counts for nobody.
+    looks_on: bool,
 }
 
 impl Call {
@@ -49,8 +53,17 @@ impl Call {
             tool_use: tool_use.filter(|id| id.len() <= 100 && !id.chars().any(char::is_control)),
             ended: context.ct.clone(),
             progress: Progress::new(context),
+            has_token: desk.has_token(context),
+            looks_on: false,
             desk,
         })
+    }
+
+    /// Whoever holds the id of a task of the protocol stands for its coordinator. Over HTTP with another one's token it
+    /// looks on: that one is told all the same.
+    pub(super) fn speak_for(&mut self, coordinator: &str) {
+        self.looks_on = self.has_token && self.coordinator != coordinator;
+        coordinator.clone_into(&mut self.coordinator);
     }
 
     pub(super) async fn pool(&self) -> Result<Pool> {
@@ -64,6 +77,9 @@ impl Call {
 
     /// The answer to this call names these tasks: what of them is news counts as handed over once it has arrived.
     pub(super) async fn names<'a>(&self, records: impl IntoIterator<Item = &'a TaskRecord>) -> Result<()> {
+        if self.looks_on {
+            return Ok(());
+        }
         let news = records.into_iter().filter(|record| !record.state.is_unfinished());
         let marks: Vec<NewsMark> = news.filter_map(NewsMark::of).collect();
         self.desk.answered(&self.coordinator, &self.delivery, marks).await

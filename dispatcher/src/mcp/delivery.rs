@@ -74,7 +74,13 @@ impl Delivery {
 
     /// The answer went out.
     pub(super) fn written(&self) {
-        self.0.stage.send_replace(Stage::Written);
+        self.0.stage.send_if_modified(|stage| {
+            let is_wanted = *stage != Stage::Lost;
+            if is_wanted {
+                *stage = Stage::Written;
+            }
+            is_wanted
+        });
     }
 
     /// The answer goes out no more, if it has not gone.
@@ -86,6 +92,11 @@ impl Delivery {
             }
             is_lost
         });
+    }
+
+    /// Its reader wants it no more, whether it went out or not.
+    pub(super) fn dropped(&self) {
+        self.0.stage.send_replace(Stage::Lost);
     }
 
     /// How far the answer is; one that is just going out is given until then.

@@ -56,13 +56,26 @@ pub(super) fn output(record: &TaskRecord) -> Option<String> {
     text.map(str::to_owned).or_else(|| record.structured.as_ref().map(ToString::to_string))
 }
 
+/// What the fence of an output and the words about a cut take.
+const AROUND: usize = 160;
+
+/// How many of these can be named in an answer, one at least.
+pub(super) fn fitting(records: &[(TaskRecord, &'static str)], longest: usize) -> usize {
+    let mut left = longest;
+    let fits = records.iter().take_while(|(record, note)| {
+        let size = head(record).chars().count() + note.len() + AROUND;
+        let fits = size <= left;
+        left = left.saturating_sub(size);
+        fits
+    });
+    fits.count().max(1).min(records.len())
+}
+
 /// Several records, each with its head and its share of what may be said in all; `notes` stand behind their heads.
 pub(super) fn records(records: &[(TaskRecord, &'static str)], longest: usize) -> String {
     let heads: Vec<String> = records.iter().map(|(record, note)| format!("{}{note}", head(record))).collect();
     let outputs: Vec<String> = records.iter().map(|(record, _)| output(record).unwrap_or_default()).collect();
-    // What the fences and the words about a cut take.
-    let around = 160;
-    let taken: usize = heads.iter().map(|head| head.chars().count() + around).sum();
+    let taken: usize = heads.iter().map(|head| head.chars().count() + AROUND).sum();
     let left = longest.saturating_sub(taken);
     // Failures first: what went wrong is short and wanted most.
     let mut order: Vec<usize> = (0..records.len()).collect();
@@ -118,7 +131,9 @@ pub(super) fn share_out(sizes: &[usize], order: &[usize], mut left: usize) -> Ve
 fn fenced(id: &str, words: &str, longest: usize) -> String {
     let mut tag = "worker-output".to_owned();
     let mut n = 1;
-    while words.contains(&tag) {
+    // However it is written.
+    let lower = words.to_lowercase();
+    while lower.contains(&tag) {
         n += 1;
         tag = format!("worker-output-{n}");
     }

@@ -16,7 +16,7 @@ mod task;
 mod tokens;
 pub(crate) mod tools;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,8 +47,8 @@ use tokens::Caller;
 /// What a host shows the model of this server before anything else.
 const INSTRUCTIONS: &str = "\
 Motorpool runs prompts on a pool of Claude Code workers. You coordinate: decide what is to be done, hand each piece to \
-a worker, look at what comes back. Workers see only their prompt and their directory, not this conversation, and by \
-default read and plan only (permission_mode acceptEdits lets one edit files).
+a worker, look at what comes back. Workers see only their prompt and their directory, not this conversation, and \
+unless the pool's defaults say otherwise read and plan only (permission_mode acceptEdits lets one edit files).
 - pool_run: one task, and its result. pool_submit: start one and go on; start several, then pool_wait.
 - pool_wait: what is done and was not handed over yet, each once; also what an earlier session left. Do not poll \
 pool_result in a loop.
@@ -65,14 +65,20 @@ const GRACE: Duration = Duration::from_secs(8);
 /// Reaches the pool; asked again after a failure.
 pub(crate) type Reach = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Pool>> + Send>> + Send + Sync>;
 
+/// Starts the pool again where it was ended, for who has new work.
+pub(crate) type Wake = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<()>> + Send>> + Send + Sync>;
+
 /// What all connections of one dispatcher share.
 pub(crate) struct Desk {
     reach: Reach,
+    wake: Wake,
     pool: OnceCell<Pool>,
     /// The directory of tasks, in an embedded pool.
     project_dir: Option<String>,
     coordinator: String,
     ledger: Ledger,
+    /// One call of a coordinator at a time notes what arrived: the next one finds it noted.
+    noting: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     dropped: Mutex<HashSet<String>>,
     nonce: AtomicU64,
     tools: Vec<Tool>,
@@ -80,13 +86,15 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(reach: Reach, project_dir: Option<String>, coordinator: String) -> Self {
+    pub(crate) fn new(reach: Reach, wake: Wake, project_dir: Option<String>, coordinator: String) -> Self {
         Self {
             reach,
+            wake,
             pool: OnceCell::new(),
             project_dir,
             coordinator,
             ledger: Ledger::default(),
+            noting: Mutex::default(),
             dropped: Mutex::default(),
             nonce: AtomicU64::new(1),
             tools: tools::list(),
@@ -97,6 +105,13 @@ impl Desk {
     /// The pool, reached with the first call that needs it.
     pub(crate) async fn pool(&self) -> Result<Pool> {
         self.pool.get_or_try_init(|| (self.reach)()).await.cloned()
+    }
+
+    /// The pool for new work: one that was ended on purpose is started again.
+    async fn pool_for_work(&self) -> Result<Pool> {
+        let pool = self.pool().await?;
+        (self.wake)().await?;
+        Ok(pool)
     }
 
     fn project_dir(&self) -> Option<String> {
@@ -110,8 +125,20 @@ impl Desk {
         caller.map_or_else(|| self.coordinator.clone(), |caller| caller.name().to_owned())
     }
 
+    fn has_token(&self, context: &RequestContext<RoleServer>) -> bool {
+        let parts = context.extensions.get::<::http::request::Parts>();
+        parts.is_some_and(|parts| parts.extensions.get::<Caller>().is_some())
+    }
+
     /// A call of this coordinator arrived, so what it was told before has arrived too.
     async fn arrived(&self, coordinator: &str) {
+        let turn = {
+            let mut noting = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
+            // Of those that nobody waits for, none is kept.
+            noting.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(noting.entry(coordinator.to_owned()).or_default())
+        };
+        let _turn = turn.lock().await;
         let marks = self.ledger.arrived(coordinator).await;
         if marks.is_empty() {
             return;
@@ -339,13 +366,8 @@ fn refused(error: Error) -> ErrorData {
 /// What arrives first is no MCP.
 pub(crate) async fn serve_stdio(desk: Arc<Desk>, end: CancellationToken) -> Result<()> {
     let transport = rmcp::transport::async_rw::AsyncRwTransport::new_server(tokio::io::stdin(), tokio::io::stdout());
-    serve(desk, stdio::Watched::new(transport), end).await
-}
-
-async fn serve<T>(desk: Arc<Desk>, transport: T, end: CancellationToken) -> Result<()>
-where
-    T: rmcp::transport::Transport<RoleServer> + 'static,
-{
+    let transport = stdio::Watched::new(transport);
+    let input_over = transport.input_over();
     let served = rmcp::service::serve_server_with_ct(Face::new(desk), transport, end.clone());
     let running = tokio::select! {
         served = served => match served {
@@ -364,6 +386,8 @@ where
     tokio::select! {
         _ = &mut ended => return Ok(()),
         () = end.cancelled() => {}
+        // Its reader may be stuck with an answer that nobody reads any more.
+        () = input_over.cancelled() => {}
     }
     // What does not end in time is ended with the process; the work is the pool's.
     let _ = tokio::time::timeout(GRACE, ended).await;

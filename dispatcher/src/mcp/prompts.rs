@@ -24,7 +24,7 @@ not touch, or let them read only.
 A prompt for a worker stands alone: the goal, where to look, what to leave alone, how to check it, what to answer. It \
 sees nothing of this conversation. Ask for a short answer: you pay for every word of it.
 
-Modes: without permission_mode a worker reads and plans. acceptEdits lets it edit; allowed_tools adds commands, as in \
+Modes: without permission_mode a worker reads and plans, unless the pool says otherwise. acceptEdits lets it edit; allowed_tools adds commands, as in \
 Bash(cargo test:*). Models: haiku to look things up, sonnet for most work, opus where judgement counts. max_budget_usd \
 and timeout_s bound a task.
 

@@ -2,31 +2,67 @@
 //!
 //! Not here: the protocol (rmcp), what a stop does (`tools`).
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rmcp::RoleServer;
 use rmcp::model::{ClientNotification, GetExtensions, JsonRpcMessage, RequestId};
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
+use tokio_util::sync::CancellationToken;
 
 use super::delivery::Delivery;
 
-type Open = Arc<Mutex<HashMap<RequestId, Delivery>>>;
+type Open = Arc<Mutex<Requests>>;
+
+/// Answers that a late word of their caller may still be about.
+const SENT: usize = 64;
+
+#[derive(Default)]
+struct Requests {
+    open: HashMap<RequestId, Delivery>,
+    /// Those whose answers went out last.
+    sent: VecDeque<(RequestId, Delivery)>,
+}
+
+impl Requests {
+    /// The delivery of an answer that goes out now.
+    fn answered(&mut self, id: Option<&RequestId>) -> Option<Delivery> {
+        let (id, delivery) = self.open.remove_entry(id?)?;
+        if self.sent.len() == SENT {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((id, delivery.clone()));
+        Some(delivery)
+    }
+
+    /// The delivery of a call that nobody wants answered any more, be it answered or not.
+    fn given_up(&mut self, id: Option<&RequestId>) -> Option<Delivery> {
+        let id = id?;
+        let sent = self.sent.iter().rposition(|(other, _)| other == id);
+        self.open.remove(id).or_else(|| Some(self.sent.remove(sent?)?.1))
+    }
+}
 
 /// A transport whose requests carry a [`Delivery`].
 pub(super) struct Watched<T> {
     inner: T,
     open: Open,
+    input_over: CancellationToken,
 }
 
 impl<T> Watched<T> {
     pub(super) fn new(inner: T) -> Self {
-        Self { inner, open: Open::default() }
+        Self { inner, open: Open::default(), input_over: CancellationToken::new() }
     }
 
-    fn take(&self, id: Option<&RequestId>) -> Option<Delivery> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(id?)
+    /// Cancelled once nothing more comes in.
+    pub(super) fn input_over(&self) -> CancellationToken {
+        self.input_over.clone()
+    }
+
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -38,8 +74,8 @@ impl<T: Transport<RoleServer>> Transport<RoleServer> for Watched<T> {
         item: TxJsonRpcMessage<RoleServer>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
         let answered = match &item {
-            JsonRpcMessage::Response(response) => self.take(Some(&response.id)),
-            JsonRpcMessage::Error(error) => self.take(error.id.as_ref()),
+            JsonRpcMessage::Response(response) => self.requests().answered(Some(&response.id)),
+            JsonRpcMessage::Error(error) => self.requests().answered(error.id.as_ref()),
             _ => None,
         };
         let sending = self.inner.send(item);
@@ -57,22 +93,24 @@ impl<T: Transport<RoleServer>> Transport<RoleServer> for Watched<T> {
 
     // Dropped while it waits, it loses nothing: all else happens at once.
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
-        let mut message = self.inner.receive().await?;
+        let Some(mut message) = self.inner.receive().await else {
+            self.input_over.cancel();
+            return None;
+        };
         match &mut message {
             JsonRpcMessage::Request(request) => {
                 let delivery = Delivery::default();
                 request.request.extensions_mut().insert(delivery.clone());
-                let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-                open.insert(request.id.clone(), delivery);
+                self.requests().open.insert(request.id.clone(), delivery);
             }
             JsonRpcMessage::Notification(notification) => {
                 // Before rmcp hears of it, so that a handler that is cancelled finds the reason.
                 if let ClientNotification::CancelledNotification(cancelled) = &notification.notification
-                    && let Some(delivery) = self.take(cancelled.params.request_id.as_ref())
+                    && let Some(delivery) = self.requests().given_up(cancelled.params.request_id.as_ref())
                 {
                     delivery.stop(cancelled.params.reason.clone());
-                    // rmcp drops the answer to such a call.
-                    delivery.lost();
+                    // rmcp drops the answer to such a call, and the host one that crossed this word.
+                    delivery.dropped();
                 }
             }
             _ => {}

@@ -3,7 +3,7 @@
 //! The task of a call that makes work has the id of that work. A wait has no record; its id says all there is to know
 //! of it. An id that nobody knows is a task that failed: a host that is told an error asks for ever.
 
-use motorpool::{Error, Result, State, TaskId, TaskRecord};
+use motorpool::{Error, ErrorKind, Result, State, TaskId, TaskRecord};
 use rmcp::ErrorData;
 use rmcp::model::{DetailedTask, GetTaskResult, JsonObject, Task, TaskPayload, TaskStatus};
 use serde_json::{Value, json};
@@ -56,8 +56,8 @@ pub(super) fn of_wait(wait: &Wait) -> Task {
 pub(super) async fn get(call: &mut Call, id: &str) -> std::result::Result<GetTaskResult, ErrorData> {
     let task = match look(call, id).await {
         Ok(task) => task,
-        // Redis away: the host asks again.
-        Err(error) if error.kind() == motorpool::ErrorKind::Redis => {
+        // Redis away, a pool that is just being started: the host asks again.
+        Err(error) if !matches!(error.kind(), ErrorKind::Usage | ErrorKind::Refused) => {
             return Err(ErrorData::internal_error(in_line(&error), None));
         }
         Err(error) => gone(id, &error),
@@ -67,7 +67,7 @@ pub(super) async fn get(call: &mut Call, id: &str) -> std::result::Result<GetTas
 
 async fn look(call: &mut Call, id: &str) -> Result<DetailedTask> {
     if let Some(wait) = Wait::parse(id) {
-        call.coordinator.clone_from(&wait.coordinator);
+        call.speak_for(&wait.coordinator);
         if call.desk.is_dropped(id) {
             return Ok(DetailedTask::new(of_wait(&wait), TaskPayload::Cancelled));
         }
@@ -86,7 +86,7 @@ async fn look(call: &mut Call, id: &str) -> Result<DetailedTask> {
     };
     if let Some(name) = &record.coordinator {
         // Whoever holds the id of the call's own task is its coordinator.
-        call.coordinator.clone_from(name);
+        call.speak_for(name);
     }
     let payload = match status(record.state) {
         TaskStatus::Completed => {
@@ -127,8 +127,8 @@ pub(super) async fn cancel(call: &Call, id: &str) -> std::result::Result<(), Err
         return Ok(());
     }
     let told = |error: Error| match error.kind() {
-        motorpool::ErrorKind::Redis => ErrorData::internal_error(in_line(&error), None),
-        _ => ErrorData::invalid_params(in_line(&error), None),
+        ErrorKind::Usage | ErrorKind::Refused => ErrorData::invalid_params(in_line(&error), None),
+        _ => ErrorData::internal_error(in_line(&error), None),
     };
     let id: TaskId = id.parse().map_err(told)?;
     let pool = call.pool().await.map_err(told)?;

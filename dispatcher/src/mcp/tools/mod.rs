@@ -132,7 +132,9 @@ fn ids() -> Value {
 fn option(row: &OptionRow) -> Value {
     let words = match row.name {
         "effort" => return json!({"enum": EFFORTS}),
-        "permission_mode" => return json!({"enum": MODES, "description": "plan unless said: reads, writes nothing"}),
+        "permission_mode" => {
+            return json!({"enum": MODES, "description": "plan (reads, writes nothing) unless this or the pool's default says otherwise"});
+        }
         "isolation" => return json!({"enum": ["none"]}),
         _ => row.doc,
     };

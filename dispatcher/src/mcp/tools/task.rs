@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use motorpool::{Error, Pool, Result, Spec, State, TaskId, TaskRecord};
+use motorpool::{Error, ErrorKind, Pool, Result, Spec, State, TaskId, TaskRecord};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::super::answer::Answer;
+use super::super::answer::{Answer, in_line};
 use super::super::call::Call;
 use super::super::{digest, task};
 use crate::term::record::json as record_json;
@@ -34,7 +34,42 @@ async fn place(call: &mut Call, pool: &Pool) -> Result<(Placed, String)> {
     }
     let spec = Spec::new(prompt, options)?;
     let lane = spec.lane().to_string();
-    Ok((work::place(pool, call.desk.project_dir(), spec).await?, lane))
+    let placed = work::place(pool, call.desk.project_dir(), spec).await.map_err(|error| match error.kind() {
+        // Its answer may be all that was lost.
+        ErrorKind::Redis => Error::redis(in_line(&error))
+            .hint("the task may have been made all the same: look at pool_view tasks before you start it again"),
+        _ => error,
+    })?;
+    Ok((placed, lane))
+}
+
+/// An error behind the submission: the task is there, and goes on.
+fn goes_on(id: TaskId) -> impl Fn(Error) -> Error {
+    move |error| {
+        Error::new(error.kind(), format!("{id} was submitted and goes on; do not start it again. {}", in_line(&error)))
+            .hint(format!("pool_wait hands it over; pool_result {id} shows how far it is"))
+    }
+}
+
+/// The caller gave up. It means the work, if it said so and not only that it waited too long.
+async fn given_up(call: &Call, pool: &Pool, id: TaskId) -> Result<Answer> {
+    if let Some(reason) = call.delivery.stop_reason() {
+        let reason = if reason.is_empty() { "stopped by the coordinator" } else { reason };
+        pool.cancel(id, reason).await?;
+        return Ok(Answer::text(format!("{id}: the call was given up, and the task is being stopped")));
+    }
+    Ok(Answer::text(format!("{id} goes on; do not start it again; pool_wait hands it over")))
+}
+
+/// Which permission mode applies to a task, be it made by this call or found.
+async fn mode(pool: &Pool, placed: &Placed, record: &TaskRecord) -> String {
+    let found = record.spec.as_ref().filter(|_| !placed.fresh);
+    let mode = match (found, pool.defaults().await) {
+        (Some(spec), Ok(defaults)) => work::mode_of(&defaults, &spec.options),
+        _ => placed.mode,
+    };
+    let text = work::mode_text(placed.id, mode, "allowed_tools");
+    if placed.fresh { text } else { format!("{text}; it was submitted before, and no second one is made") }
 }
 
 /// What a caller has to know of where a task waits.
@@ -48,22 +83,20 @@ async fn warning(pool: &Pool, lane: &str) -> Option<String> {
 pub(super) async fn run(mut call: Call) -> Result<Answer> {
     let wait = call.wait(WAIT_S)?;
     let until = Instant::now() + wait;
-    let pool = call.pool().await?;
+    let pool = call.desk.pool_for_work().await?;
     let (placed, lane) = place(&mut call, &pool).await?;
     let id = placed.id;
+    if call.ended.is_cancelled() {
+        return given_up(&call, &pool, id).await;
+    }
     if call.has_tasks {
-        return Ok(Answer::Task(task::of(&call.find(id).await?)));
+        return Ok(Answer::Task(task::of(&call.find(id).await.map_err(goes_on(id))?)));
     }
-    if !call.follow(id, until).await? {
-        // The caller gave up. It means the work, if it said so and not only that it waited too long.
-        if let Some(reason) = call.delivery.stop_reason() {
-            let reason = if reason.is_empty() { "stopped by the coordinator" } else { reason };
-            pool.cancel(id, reason).await?;
-        }
-        return Ok(Answer::text(format!("{id}: the call was given up")));
+    if !call.follow(id, until).await.map_err(goes_on(id))? {
+        return given_up(&call, &pool, id).await;
     }
-    let record = call.find(id).await?;
-    call.names([&record]).await?;
+    let record = call.find(id).await.map_err(goes_on(id))?;
+    call.names([&record]).await.map_err(goes_on(id))?;
     if record.state.is_unfinished() {
         let why = match record.state {
             State::Running => None,
@@ -74,20 +107,23 @@ pub(super) async fn run(mut call: Call) -> Result<Answer> {
             "{id} is still {}; do not start it again; pool_wait hands it over\n{}, {}{why}",
             record.state,
             digest::head(&record),
-            work::mode_text(id, placed.mode, "allowed_tools"),
+            mode(&pool, &placed, &record).await,
         )));
     }
     Ok(Answer::text(digest::record(&record)).failed_if(record.state == State::Failed))
 }
 
 pub(super) async fn submit(mut call: Call) -> Result<Answer> {
-    let pool = call.pool().await?;
+    let pool = call.desk.pool_for_work().await?;
     let (placed, lane) = place(&mut call, &pool).await?;
-    let state = if placed.fresh { State::Pending } else { call.find(placed.id).await?.state };
-    let mut answer = json!({
-        "id": placed.id, "state": state.word(), "created": placed.fresh,
-        "mode": work::mode_text(placed.id, placed.mode, "allowed_tools"),
-    });
+    let id = placed.id;
+    let (state, mode) = if placed.fresh {
+        (State::Pending, work::mode_text(id, placed.mode, "allowed_tools"))
+    } else {
+        let record = call.find(id).await.map_err(goes_on(id))?;
+        (record.state, mode(&pool, &placed, &record).await)
+    };
+    let mut answer = json!({"id": id, "state": state.word(), "created": placed.fresh, "mode": mode});
     if let Some(warning) = warning(&pool, &lane).await {
         answer["warning"] = warning.into();
     }
@@ -100,6 +136,9 @@ pub(super) async fn result(mut call: Call) -> Result<Answer> {
     let full = call.args.flag("full")?;
     let cursor = call.args.count("cursor", u64::MAX)?.unwrap_or(0);
     std::mem::replace(&mut call.args, super::super::args::Args::new(Map::new())).end()?;
+    if ids.len() > 1 && (full || cursor > 0) {
+        return Err(Error::usage("full and cursor are for one id at a time").hint("call pool_result once for each id"));
+    }
     let until = Instant::now() + wait;
     for id in &ids {
         // Unknown ones are told before anything is waited for.
@@ -268,7 +307,8 @@ pub(super) async fn cancel(mut call: Call) -> Result<Answer> {
         lines.push(cancelled_text(*id, before, &record));
         records.push(record);
     }
-    call.names(&records).await?;
+    // What was not stopped has a result, and that is not told here.
+    call.names(records.iter().filter(|record| record.state == State::Cancelled)).await?;
     Ok(Answer::text(lines.join("\n")))
 }
 
@@ -277,9 +317,11 @@ fn cancelled_text(id: TaskId, before: State, record: &TaskRecord) -> String {
         State::Cancelled if before == State::Cancelled => format!("{id} cancelled (it was already)"),
         State::Cancelled => digest::head(record),
         state if before == state && state.is_terminal() => {
-            format!("{id} {state} (it was over already; nothing is changed)")
+            format!("{id} {state} (it was over already; nothing is changed; pool_result {id} has its result)")
         }
-        state if state.is_terminal() => format!("{id} {state} (it was quicker than the stop)"),
+        state if state.is_terminal() => {
+            format!("{id} {state} (it was quicker than the stop; pool_result {id} has its result)")
+        }
         state => {
             format!("{id} {state} (its worker was asked to stop and has not proved yet that it did; pool_result {id})")
         }

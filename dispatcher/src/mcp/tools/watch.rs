@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
+use motorpool::domain::limits;
 use motorpool::pool::{News, NewsMark};
 use motorpool::{Error, ErrorKind, Filter, Result, State, TaskId, TaskRecord};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::super::answer::Answer;
-use super::super::args::Args;
+use super::super::args::{Args, IDS};
 use super::super::call::{Call, PROGRESS_EVERY};
 use super::super::{digest, task};
 use super::task::WAIT_S;
@@ -46,6 +47,10 @@ impl Wait {
     }
 
     pub(crate) fn parse(id: &str) -> Option<Self> {
+        // As long as one of ours can be.
+        if id.len() > 1_500 {
+            return None;
+        }
         let mut parts = id.strip_prefix("wait/")?.splitn(5, '/');
         let all = match parts.next()? {
             "all" => true,
@@ -55,7 +60,9 @@ impl Wait {
         let ids = parts.next()?.split('+').filter(|id| !id.is_empty()).map(str::parse).collect::<Result<_>>().ok()?;
         let created_ms = parts.next()?.parse().ok()?;
         let nonce = parts.next()?.parse().ok()?;
-        Some(Self { coordinator: parts.next()?.to_owned(), ids, all, created_ms, nonce })
+        let coordinator = parts.next()?.to_owned();
+        let is_ours = Vec::len(&ids) <= IDS && !coordinator.is_empty() && coordinator.len() <= limits::KEY_BYTES;
+        is_ours.then_some(Self { coordinator, ids, all, created_ms, nonce })
     }
 
     /// What it waits for, for people.
@@ -148,9 +155,13 @@ pub(crate) async fn answer_if_any(call: &mut Call, wait: &Wait) -> Result<Option
     }
     // Before the records: whatever is marked is over in them.
     let marks = pool.unseen_among(&wait.coordinator, &wait.ids).await?;
+    // Without their texts as long as something is waited for.
     let mut records = Vec::new();
     for id in &wait.ids {
-        records.push(call.find(*id).await?);
+        match pool.find_short(*id).await? {
+            Some(record) => records.push(record),
+            None => records.push(call.find(*id).await?),
+        }
     }
     let left = records.iter().filter(|record| record.state.is_unfinished()).count();
     let is_new = |record: &TaskRecord| marks.iter().any(|mark| mark.id == record.id);
@@ -160,14 +171,14 @@ pub(crate) async fn answer_if_any(call: &mut Call, wait: &Wait) -> Result<Option
     }
     // What was handed over before is shown again where nothing else is left to wait for.
     let shown = records.into_iter().filter(|record| !record.state.is_unfinished() && (left == 0 || is_new(record)));
-    let shown: Vec<News> = shown
-        .map(|record| {
-            let mark = NewsMark { id: record.id, number: record.news.unwrap_or(0) };
-            let again = marks.contains(&mark) && record.offered == Some(mark.number);
-            News { mark, record, again }
-        })
-        .collect();
-    let (mut text, failed) = told(call, shown, 0).await?;
+    let mut whole = Vec::new();
+    for short in shown {
+        let record = call.find(short.id).await?;
+        let mark = NewsMark { id: record.id, number: record.news.unwrap_or(0) };
+        let again = marks.contains(&mark) && record.offered == Some(mark.number);
+        whole.push(News { mark, record, again });
+    }
+    let (mut text, failed) = told(call, whole, 0).await?;
     if left > 0 {
         text.push_str(&format!("{left} of {} still under way\n", wait.ids.len()));
     }
@@ -176,12 +187,17 @@ pub(crate) async fn answer_if_any(call: &mut Call, wait: &Wait) -> Result<Option
 
 /// The text of some news, noted as offered.
 async fn told(call: &Call, news: Vec<News>, more: u64) -> Result<(String, bool)> {
-    let failed = news.iter().all(|news| news.record.state == State::Failed);
     let note = |again: bool| if again { " (handed over before; that answer may not have arrived)" } else { "" };
-    let records: Vec<(TaskRecord, &'static str)> =
+    let mut records: Vec<(TaskRecord, &'static str)> =
         news.into_iter().map(|news| (news.record, note(news.again))).collect();
+    // What has no room is told by the next call.
+    let room = digest::LONGEST - 100;
+    let named = digest::fitting(&records, room);
+    let more = more + (records.len() - named) as u64;
+    records.truncate(named);
+    let failed = records.iter().all(|(record, _)| record.state == State::Failed);
     call.names(records.iter().map(|(record, _)| record)).await?;
-    let mut text = digest::records(&records, digest::LONGEST - 100);
+    let mut text = digest::records(&records, room);
     if more > 0 {
         text.push_str(&format!("{more} more; pool_wait again\n"));
     }
@@ -193,8 +209,18 @@ async fn replayed(call: &Call, count: usize) -> Result<Answer> {
     if news.is_empty() {
         return Ok(Answer::text(format!("nothing was handed over yet (coordinator {})", call.coordinator)));
     }
-    let records: Vec<_> = news.into_iter().map(|news| (news.record, " (again)")).collect();
-    Ok(Answer::text(digest::records(&records, digest::LONGEST)))
+    let found = news.len();
+    let mut records: Vec<_> = news.into_iter().map(|news| (news.record, " (again)")).collect();
+    // The newest ones, where not all have room.
+    while digest::fitting(&records, digest::LONGEST - 100) < records.len() {
+        records.remove(0);
+    }
+    let left_out = if records.len() < found {
+        format!("{} older ones have no room\n", found - records.len())
+    } else {
+        String::new()
+    };
+    Ok(Answer::text(format!("{}{left_out}", digest::records(&records, digest::LONGEST - 100))))
 }
 
 /// The unfinished tasks of a coordinator, newest first.

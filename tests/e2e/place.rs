@@ -96,7 +96,7 @@ async fn only_the_mcp_servers_of_the_task_are_started() {
 #[tokio::test]
 async fn secrets_of_a_killed_worker_do_not_stay_on_the_disk() {
     let mut fleet = Fleet::new(Cli::Real).await;
-    fleet.env("MOTORPOOL_LEASE", "2s");
+    fleet.env("MOTORPOOL_LEASE", "6s");
     fleet.env("MCP_SECRET", "SECRET-VALUE");
     let command = server(&fleet, "task");
     let pid = fleet.joined(&[]).await;

@@ -150,7 +150,7 @@ const LEAVES: &str = "@bash if [ -e first ]; then s=$(cut -d' ' -f3 /proc/$(cat 
 #[tokio::test]
 async fn what_a_killed_worker_leaves_is_ended_before_the_next_run() {
     let mut fleet = Fleet::new(Cli::Real).await;
-    fleet.env("MOTORPOOL_LEASE", "2s");
+    fleet.env("MOTORPOOL_LEASE", "6s");
     let strangers = Command::new("sleep")
         .arg("300")
         .current_dir("/")

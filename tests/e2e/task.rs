@@ -47,7 +47,7 @@ async fn a_slow_answer_is_seen_while_it_is_made() {
 #[tokio::test]
 async fn a_beat_tells_tool_cost_and_session() {
     let mut fleet = Fleet::new(Cli::Real).await;
-    fleet.env("MOTORPOOL_LEASE", "3s");
+    fleet.env("MOTORPOOL_LEASE", "6s");
     fleet.joined(&[]).await;
     let prompt = "@usage 1000 1000\n@bash echo on > on.txt; until [ -e go.txt ]; do sleep 0.02; done\n@say done";
     let options = json!({"permission_mode": "acceptEdits", "allowed_tools": ["Bash"], "model": "haiku"});

@@ -70,7 +70,7 @@ async fn a_killed_worker_takes_its_claude_along() {
 
 #[tokio::test]
 async fn what_a_killed_worker_left_is_ended_before_the_next_run() {
-    killed_in_the_first_of_three_calls(3, "bash -c 'sleep 300; true'").await;
+    killed_in_the_first_of_three_calls(6, "bash -c 'sleep 300; true'").await;
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_result_that_comes_after_the_lease_is_refused() {
 
 /// The worker is stopped past its lease while its Claude goes on, and another machine does the task meanwhile.
 async fn frozen(command: &str, goes_on: bool, says: &str) {
-    let mut fleet = Fleet::with_lease(Cli::StandIn, 3).await;
+    let mut fleet = Fleet::with_lease(Cli::StandIn, 6).await;
     let worker = fleet.worker(&[]);
     fleet.all_joined(1).await;
     let task = fleet.submit(&format!("@bash {command}\n@say mine"), json!({})).await;

@@ -35,7 +35,7 @@ use Credential::{Key, Token};
 #[tokio::test]
 async fn an_account_that_is_refused_stops_its_worker_and_costs_the_task_nothing() {
     let mut fleet = Fleet::new(Cli::Real).await;
-    fleet.env("MOTORPOOL_LEASE", "6s");
+    fleet.env("MOTORPOOL_LEASE", "12s");
     fleet.env("CLAUDE_CODE_MAX_RETRIES", "0");
     let cases = [
         ("credit", Key("k"), "@status 400 Your credit balance is too low to access the API.", Class::Limit, "balance"),

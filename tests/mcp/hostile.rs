@@ -285,6 +285,13 @@ async fn lines_that_are_no_request_end_nothing() {
             assert!(answer.is_some_and(|answer| answer.is_ok()), "{era:?}, after {shown:?}\n{}", it.logged());
         }
         assert_eq!(fleet.writes().await, before, "{era:?}");
+        // The call of a tool is answered under its own id, however odd the rest of it is.
+        let asked = lines(&mut dice).into_iter().filter_map(|line| serde_json::from_slice::<Value>(&line).ok());
+        let is_call = |line: &Value| line["method"] == "tools/call" && line["params"].is_object();
+        let asked = asked.filter(|line| is_call(line) && line["id"].is_string() && line["jsonrpc"] == "2.0");
+        for request in asked {
+            it.hears(&format!("an answer to {}", request["id"]), |message| message["id"] == request["id"]).await;
+        }
         it.end().await;
         fleet.end().await;
     }

@@ -90,7 +90,10 @@ async fn run(matches: &ArgMatches) -> Result<()> {
             .map_err(|error| Error::failed(format!("the worker's program cannot be told: {error}")))?;
         // Not as an argument: those are seen by every user of the machine.
         let url = settings.redis_url.iter().map(|url| ("MOTORPOOL_REDIS_URL".into(), url.expose().into()));
-        let (args, env) = (passed_on(given), url.collect());
+        let mut env: Vec<(OsString, OsString)> = url.collect();
+        // The file that the URL came from would be a second one; empty counts as unset.
+        env.push(("MOTORPOOL_REDIS_URL_FILE".into(), OsString::new()));
+        let args = passed_on(given);
         host::keep(host::Options { slots: settings.slots, program, args, env, joined }, stopping).await;
         return Ok(());
     }

@@ -10,6 +10,7 @@ use motorpool::{Error, ErrorKind, Pool, Result, TaskId, TaskRecord};
 use rmcp::RoleServer;
 use rmcp::model::{ProgressNotificationParam, ProgressToken};
 use rmcp::service::{Peer, RequestContext};
+use serde_json::Map;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +69,11 @@ impl Call {
 
     pub(super) async fn pool(&self) -> Result<Pool> {
         self.desk.pool().await
+    }
+
+    /// What is left of the arguments, for good.
+    pub(super) fn rest(&mut self) -> Args {
+        std::mem::replace(&mut self.args, Args::new(Map::new()))
     }
 
     /// `wait_s`, or so many seconds.

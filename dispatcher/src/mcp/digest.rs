@@ -184,13 +184,11 @@ pub(super) fn cut_inside(text: &str, longest: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::term::record::tests::pending;
+    use crate::term::record::tests::{self, pending};
     use motorpool::{Class, Failure};
 
     fn completed(output: &str) -> TaskRecord {
-        let mut record = pending();
-        record.state = State::Completed;
-        record.output = Some(output.into());
+        let mut record = tests::completed(output);
         record.turns = Some(2);
         record.cost_microusd = 12_300;
         record.started_ms = Some(1000);

@@ -144,6 +144,11 @@ pub(crate) mod tests {
         }
     }
 
+    /// One that has brought this.
+    pub(crate) fn completed(output: &str) -> TaskRecord {
+        TaskRecord { state: State::Completed, output: Some(output.into()), ..pending() }
+    }
+
     const FIELDS: &str = "id kind state reason output structured error runs attempt cost_usd usage turns denied files \
                           commit tags created started ended chain step";
 

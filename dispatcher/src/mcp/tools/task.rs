@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use motorpool::{Error, ErrorKind, Pool, Result, Spec, State, TaskId, TaskRecord};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::super::answer::{Answer, in_line};
@@ -27,7 +27,7 @@ const FULL: u64 = 200_000;
 /// Makes the task of a call that starts work. Made again by the host, the call finds the task it made.
 async fn place(call: &mut Call, pool: &Pool) -> Result<(Placed, String)> {
     let prompt = call.args.needed_text("prompt", "say what the task is to do")?;
-    let mut options = std::mem::replace(&mut call.args, super::super::args::Args::new(Map::new())).options()?;
+    let mut options = call.rest().options()?;
     options.coordinator = Some(call.coordinator.clone());
     if options.once.is_none() {
         options.once = call.tool_use.as_ref().map(|id| format!("call {id}"));
@@ -135,7 +135,7 @@ pub(super) async fn result(mut call: Call) -> Result<Answer> {
     let wait = call.wait(0)?;
     let full = call.args.flag("full")?;
     let cursor = call.args.count("cursor", u64::MAX)?.unwrap_or(0);
-    std::mem::replace(&mut call.args, super::super::args::Args::new(Map::new())).end()?;
+    call.rest().end()?;
     if ids.len() > 1 && (full || cursor > 0) {
         return Err(Error::usage("full and cursor are for one id at a time").hint("call pool_result once for each id"));
     }
@@ -286,7 +286,7 @@ fn several(records: &[TaskRecord]) -> Value {
 pub(super) async fn cancel(mut call: Call) -> Result<Answer> {
     let ids = call.args.needed_ids()?;
     let reason = call.args.text("reason")?.unwrap_or_else(|| "stopped by the coordinator".into());
-    std::mem::replace(&mut call.args, super::super::args::Args::new(Map::new())).end()?;
+    call.rest().end()?;
     let mut before = Vec::new();
     for id in &ids {
         // None is stopped if one of them is unknown.
@@ -331,14 +331,7 @@ fn cancelled_text(id: TaskId, before: State, record: &TaskRecord) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::term::record::tests::pending;
-
-    fn completed(output: &str) -> TaskRecord {
-        let mut record = pending();
-        record.state = State::Completed;
-        record.output = Some(output.into());
-        record
-    }
+    use crate::term::record::tests::completed;
 
     #[test]
     fn an_answer_has_its_length_whatever_the_output_is() {

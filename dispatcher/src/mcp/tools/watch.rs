@@ -81,7 +81,7 @@ pub(super) async fn wait(mut call: Call) -> Result<Answer> {
     let all = call.args.flag("all")?;
     let for_how_long = call.wait(WAIT_S)?;
     let replay = call.args.count("replay", 100)?;
-    std::mem::replace(&mut call.args, Args::new(Map::new())).end()?;
+    call.rest().end()?;
     for id in &ids {
         call.find(*id).await?;
     }

@@ -88,7 +88,7 @@ pub(crate) fn slot_json(worker: &Worker) -> Value {
 pub(crate) fn waits_text(lane: &str, workers: &[Worker], no_worker: &str) -> Option<(String, String)> {
     match waits_for(lane, workers) {
         WaitsFor::Turn => None,
-        WaitsFor::Worker => Some(("no live worker serves it".into(), no_worker.into())),
+        WaitsFor::Worker => Some((format!("no live worker serves the lane {lane}"), no_worker.into())),
         WaitsFor::Fitness(unfit) => Some((
             format!("no worker is fit ({}: {})", unfit.class, harmless(&unfit.message)),
             match (unfit.until_ms, unfit.hint) {
@@ -104,7 +104,8 @@ pub(crate) fn stuck(status: &PoolStatus, no_worker: &str) -> Vec<(String, String
     let mut stuck = Vec::new();
     for lane in &status.lanes {
         if let Some((why, hint)) = waits_text(&lane.lane, &status.workers, no_worker) {
-            stuck.push((format!("{} in lane {}: {why}", counted(lane.waiting, "task"), lane.lane), hint));
+            let wait = if lane.waiting == 1 { "waits" } else { "wait" };
+            stuck.push((format!("{} {wait} in lane {}: {why}", counted(lane.waiting, "task"), lane.lane), hint));
         }
     }
     stuck

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use motorpool::domain::fleet::Unfit;
 use motorpool::pool::{Beat, Claim, Seat};
-use motorpool::{Class, Ending, Failure, Outcome, Pool, Presence, Progress, Report};
+use motorpool::{ChunkKind, Class, Ending, Failure, Outcome, Pool, Presence, Progress, Report};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use yard::{Ran, Yard, eventually};
@@ -69,8 +69,8 @@ async fn work(url: &str, unfit: Option<Unfit>, stop: &AtomicBool) {
         }
         let Claim::Run(lease) = seat.claim(None).await.expect("an answer") else { continue };
         let output = seat.output(&lease);
-        output.add("text", "working".into()).await;
-        output.add("tool", "Bash(ls)".into()).await;
+        let said = [(ChunkKind::Text, "wor"), (ChunkKind::Text, "king"), (ChunkKind::Tool, "Bash(ls)")];
+        output.add(&said.map(|(kind, text)| (kind, text.to_owned()))).await;
         let prompt = lease.spec().prompt.clone();
         let ending = match prompt.as_str() {
             "hang" => {

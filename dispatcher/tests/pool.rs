@@ -81,6 +81,17 @@ fn up_in_the_background_is_idempotent() {
     assert_eq!((first.code, &first.json()["started"]), (Some(0), &true.into()), "{first:?}");
     let second = yard.run(&["up", "--detach", "--json"]);
     assert_eq!((second.code, &second.json()["started"]), (Some(0), &false.into()), "{second:?}");
+    // What is not so is said, and not taken for granted.
+    for other in [&["up", "--detach", "--slots", "5"][..], &["up"]] {
+        let refused = yard.run(other);
+        assert_eq!(refused.code, Some(6), "{other:?}: {refused:?}");
+        assert!(refused.stderr.contains("ends 10m after its last use"), "{refused:?}");
+        assert!(refused.stderr.contains("motorpool down"), "{refused:?}");
+    }
+    for (flags, told) in [(&["--slots", "5"][..], true), (&["--linger", "10m"], false), (&[], false)] {
+        let listed = yard.run(&[&["list"], flags].concat());
+        assert_eq!((listed.code, listed.stderr.contains("runs already, without --slots=5")), (Some(0), told));
+    }
     let down = yard.run(&["down"]);
     assert_eq!(down.code, Some(0), "{down:?}");
     assert!(yard.run(&["down"]).stderr.contains("no pool runs"));

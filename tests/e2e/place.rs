@@ -154,6 +154,7 @@ async fn an_embedded_pools_task_works_where_it_was_submitted() {
     std::fs::create_dir(&below).unwrap();
     let place = Place::new(&fleet.path("state"), &fleet.work, None, &fleet.path("tmp"));
     let options = KeepOptions {
+        given: Vec::new(),
         slots: 1,
         linger: std::time::Duration::MAX,
         drain_timeout: std::time::Duration::from_secs(5),

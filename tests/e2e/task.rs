@@ -1,6 +1,6 @@
 //! A task all the way and back, and how it is seen meanwhile.
 
-use motorpool::State;
+use motorpool::{ChunkKind, State};
 use motorpool_tests::fleet::{Cli, Fleet};
 use serde_json::json;
 
@@ -17,6 +17,10 @@ async fn two_tool_calls_write_files_and_the_answer_comes_home() {
     assert!(record.turns >= Some(3), "{:?}", record.turns);
     assert!(record.cost_microusd > 0 && !record.cost_estimated);
     assert_eq!(record.denied, Vec::<String>::new());
+    let chunks = fleet.pool.output_since(record.id, 1, "0").await.expect("the pool answers");
+    let calls: Vec<&str> =
+        chunks.iter().filter(|chunk| chunk.kind == ChunkKind::Tool).map(|chunk| &*chunk.text).collect();
+    assert!(matches!(calls[..], [one, two] if one.contains("one.txt") && two.contains("two.txt")), "{chunks:?}");
     fleet.end().await;
 }
 
@@ -29,7 +33,8 @@ async fn a_slow_answer_is_seen_while_it_is_made() {
     let early = fleet
         .until("live text", async |fleet| {
             let chunks = fleet.pool.output_since(id, 1, "0").await.expect("the pool answers");
-            let text: String = chunks.iter().filter(|chunk| chunk.kind == "text").map(|chunk| &*chunk.text).collect();
+            let text: String =
+                chunks.iter().filter(|chunk| chunk.kind == ChunkKind::Text).map(|chunk| &*chunk.text).collect();
             (!text.is_empty()).then_some(text)
         })
         .await;
@@ -39,7 +44,7 @@ async fn a_slow_answer_is_seen_while_it_is_made() {
     let record = fleet.over(id).await;
     assert_eq!(record.output.as_deref(), Some(text.as_str()));
     let chunks = fleet.pool.output_since(id, 1, "0").await.expect("the pool answers");
-    let all: String = chunks.iter().filter(|chunk| chunk.kind == "text").map(|chunk| &*chunk.text).collect();
+    let all: String = chunks.iter().filter(|chunk| chunk.kind == ChunkKind::Text).map(|chunk| &*chunk.text).collect();
     assert_eq!(all.trim_end(), text, "live text is the text, once");
     fleet.end().await;
 }

@@ -145,3 +145,50 @@ async fn host_and_workers_killed_together_leave_nothing_behind() {
     assert!(killed.elapsed() < Duration::from_secs(6 + 30), "the lease, and what a slow machine takes");
     fleet.end_empty().await;
 }
+
+#[tokio::test]
+async fn a_host_hands_the_url_from_a_file_to_its_workers() {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    let file = fleet.path("url");
+    std::fs::write(&file, format!("{}\n", fleet.server.url())).expect("a file");
+    fleet.env_remove("MOTORPOOL_REDIS_URL");
+    fleet.env("MOTORPOOL_REDIS_URL_FILE", &file.display().to_string());
+    fleet.host(2);
+    fleet.all_joined(2).await;
+    assert_eq!(fleet.run("@say well", json!({})).await.output.as_deref(), Some("well"));
+    fleet.end_empty().await;
+}
+
+/// What is wrong from the beginning is told at once, by the exit code too.
+#[tokio::test]
+async fn what_cannot_work_ends_a_worker_and_a_host_at_their_start() {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = silent.local_addr().expect("its number").port();
+    // Something that is no Redis.
+    let answer = std::thread::spawn(move || {
+        for stream in silent.incoming().take(2) {
+            use std::io::Write;
+            let _ = stream.expect("a caller").write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let nowhere = fleet.path("nowhere").display().to_string();
+    let away = format!("unix://{nowhere}");
+    let stranger = format!("redis://127.0.0.1:{port}");
+    let cases: [(&[&str], i32, &str); 3] = [
+        (&["--working-dir", &nowhere], 2, "--working-dir"),
+        (&["--redis-url", &away], 3, "cannot be reached"),
+        (&["--redis-url", &stranger], 3, "does not speak Redis"),
+    ];
+    for (flags, code, words) in cases {
+        for host in [&[][..], &["host"]] {
+            let args = [host, flags].concat();
+            let pid = fleet.start("motorpool-worker", &args);
+            assert_eq!(fleet.ended(pid).await, Some(code), "{args:?}: {}", fleet.logs());
+            let log = fleet.logs();
+            assert!(log.contains(words) && log.contains("hint:"), "{args:?}: {log}");
+        }
+    }
+    answer.join().expect("both have called");
+    fleet.end_empty().await;
+}

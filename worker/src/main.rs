@@ -31,7 +31,7 @@ fn cli() -> Command {
         .after_help(
             "Without a Redis URL it joins the running embedded pool of the project.\n\
              SIGTERM lets it finish what it runs; a second one gives the task back.\n\n\
-             Exit codes: 0 told to stop, 2 settings are wrong, 3 no Redis or no pool, 6 the pool refuses.",
+             Exit codes: 0 told to stop, 2 settings are wrong, 3 no Redis or no pool at the start, 6 the pool refuses.",
         );
     flags::add(worker, SCOPES).subcommand(flags::add(host, SCOPES))
 }
@@ -85,7 +85,19 @@ async fn run(matches: &ArgMatches) -> Result<()> {
     motorpool::process::adopt_orphans()
         .map_err(|error| Error::failed(format!("orphans of tasks cannot be adopted: {error}")))?;
     let joined = if settings.redis_url.is_none() { Some(join(&settings, &sources).await?) } else { None };
+    if joined.is_none() && !settings.working_dir.is_dir() {
+        return Err(Error::usage(format!(
+            "{}: {} is no directory",
+            settings.origin("working-dir"),
+            settings.working_dir.display()
+        ))
+        .hint("make it, or name another: tasks work there"));
+    }
     if is_host {
+        if let Some(url) = &settings.redis_url {
+            // What is wrong from the beginning is told now, not by each worker again and again.
+            connect(&settings, url.expose(), None).await?;
+        }
         let program = std::env::current_exe()
             .map_err(|error| Error::failed(format!("the worker's program cannot be told: {error}")))?;
         // Not as an argument: those are seen by every user of the machine.

@@ -1,24 +1,21 @@
-//! The slot: claims a task, prepares it, drives it, settles it; one at a time, until it is told to stop.
+//! The slot: claims a task, runs it, settles it; one at a time, until it is told to stop.
 //!
-//! Stateless between tasks. Not here: the run itself (`attempt`), what becomes of it (`motorpool::domain::attempt`).
+//! Stateless between tasks. Not here: one run (`run.rs`), what becomes of it (`motorpool::domain::attempt`).
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use motorpool::domain::attempt::{Class, Ending, Failure, Outcome, Report};
+use motorpool::domain::attempt::{Class, Ending, Outcome};
 use motorpool::domain::fleet::Unfit;
-use motorpool::domain::merge;
-use motorpool::pool::{self, Claim, Lease, Output, Seat};
-use motorpool::{ErrorKind, Pool, Presence, Result, TaskOptions};
-use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, sleep, timeout};
+use motorpool::pool::{Claim, Lease, Seat};
+use motorpool::{ErrorKind, Pool, Presence, Result};
+use tokio::time::{Instant, sleep};
 
-use crate::attempt::drive::{self, Finished, Job, Notices, Outside};
+use crate::attempt::drive::Finished;
 use crate::claude::classify::Classified;
-use crate::claude::command::{self, Command, Environment, Place};
-use crate::claude::mcp;
+use crate::claude::command::Environment;
 use crate::claude::probe::{self, Probe};
-use crate::process;
+use crate::run::{Claimed, run_one};
 use crate::stop::{Stop, Stopping};
 use crate::workplace::Workplace;
 
@@ -26,8 +23,6 @@ use crate::workplace::Workplace;
 const UNKNOWN_LIMIT: Duration = Duration::from_secs(300);
 /// How long a result is offered to a Redis that is away when the process ends; its host waits 10 s.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How long leftovers of former runs get to be gone.
-const LEFTOVERS: Duration = Duration::from_secs(5);
 
 /// What a worker is set to.
 #[derive(Debug)]
@@ -46,12 +41,6 @@ pub struct Options {
     pub host: String,
     /// How often an unfit worker looks whether it is fit again.
     pub probe_again: Duration,
-}
-
-/// A run that was claimed, and when the claim was sent.
-struct Claimed {
-    lease: Lease,
-    sent: Instant,
 }
 
 /// Works until it is told to stop.
@@ -264,219 +253,6 @@ async fn settle(
             Ok(next)
         }
         Err(error) => patient(Err(error)),
-    }
-}
-
-async fn run_one(
-    seat: &mut Seat,
-    claimed: &Claimed,
-    probe: &Probe,
-    options: &Options,
-    stopping: &Stopping,
-) -> Finished {
-    let lease = &claimed.lease;
-    if let Err(why) = end_leftovers(seat).await {
-        return cannot_work(why);
-    }
-    remove_stale_files(options);
-    let mut sent = claimed.sent;
-    if sent.elapsed() >= lease.lease() / 3 {
-        // The claim was repeated through an outage: counted from its first sending the lease would be over already.
-        let beaten = Instant::now();
-        match seat.beat(lease, &motorpool::Progress::default()).await {
-            Ok(pool::Beat::Ok | pool::Beat::Cancel) => sent = beaten,
-            Ok(pool::Beat::Stale) => return Finished::Stale,
-            Ok(pool::Beat::Unreachable) | Err(_) => {}
-        }
-    }
-    let (job, mcp_file) = match prepare(seat, claimed, sent, probe, options) {
-        Ok(prepared) => prepared,
-        Err(failure) => return failed(failure),
-    };
-    let output = seat.output(lease);
-    let mut control = seat.control();
-    let mut stopping = stopping.clone();
-    let (cancel, cancelled) = watch::channel(false);
-    let (stop, stopped) = watch::channel(false);
-    let wanted = format!("cancel {}", lease.task());
-    let listen = async {
-        loop {
-            if control.next().await == wanted {
-                cancel.send_replace(true);
-            }
-        }
-    };
-    let outside = World { seat: Mutex::new(seat), lease, output };
-    let end = async {
-        stopping.at_least(Stop::Drain).await;
-        // For who looks at the list of workers; a Redis that is away does not hear it.
-        let mut now = stopping.clone();
-        tokio::select! {
-            _ = async { outside.seat.lock().await.report(|presence| presence.draining = true).await } => {}
-            // What is lost is a remark.
-            _ = now.at_least(Stop::Now) => {}
-        }
-        stopping.at_least(Stop::Now).await;
-        stop.send_replace(true);
-        std::future::pending::<()>().await;
-    };
-    let finished = tokio::select! {
-        finished = drive::drive(job, &outside, Notices { cancel: cancelled, stop: stopped }) => finished,
-        // These two only raise flags and never return.
-        () = listen => unreachable!("the listener never returns"),
-        () = end => unreachable!("the end is waited for by the run"),
-    };
-    if let Some(file) = mcp_file {
-        let _ = std::fs::remove_file(file);
-    }
-    finished
-}
-
-/// The task is whole and goes to another worker; this one claims nothing until it is mended.
-fn cannot_work(why: Failure) -> Finished {
-    let ending = Ending::Stopped(why.message.clone());
-    let outcome = Outcome { report: Report::default(), ending, retry_after_ms: None };
-    let unfit = Unfit { class: Class::Internal, message: why.message, hint: why.hint, until_ms: None };
-    Finished::Outcome(Box::new(Classified { outcome, limit: None, unfit: Some(unfit) }))
-}
-
-fn failed(failure: Failure) -> Finished {
-    let outcome = Outcome { report: Report::default(), ending: Ending::Failed(failure), retry_after_ms: None };
-    Finished::Outcome(Box::new(Classified { outcome, limit: None, unfit: None }))
-}
-
-/// Before a run starts, this user's processes of this pool's former runs are ended: nobody waits for what they do.
-async fn end_leftovers(seat: &Seat) -> Result<(), Failure> {
-    let is_current = async |task: &str, run: &str| match (task.parse(), run.parse()) {
-        (Ok(task), Ok(run)) => seat.is_current(task, run).await,
-        _ => Ok(true),
-    };
-    match process::leftovers(seat.pool_id(), is_current, LEFTOVERS).await {
-        Ok(done) => {
-            if !done.ended.is_empty() {
-                tracing::warn!(runs = done.ended.join(", "), "ended what was left of former runs");
-            }
-            if done.survivors.is_empty() {
-                return Ok(());
-            }
-            Err(Failure::new(
-                Class::Transient,
-                format!("processes of a former run cannot be ended: {:?}", done.survivors),
-            )
-            .hint("end them on the worker's machine"))
-        }
-        // Redis is away: nothing is guessed, and the run's own beats will tell.
-        Err(error) => {
-            tracing::warn!(%error, "it is not known whether there are leftovers of former runs");
-            Ok(())
-        }
-    }
-}
-
-/// Files that a killed worker left may hold secrets; a file's name says whose it is.
-fn remove_stale_files(options: &Options) {
-    let prefix = file_prefix(options);
-    for entry in std::fs::read_dir(&options.scratch).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.split('-').next()?.parse::<i32>().ok());
-        let Some(owner) = owner.filter(|pid| *pid > 0) else { continue };
-        if nix::sys::signal::kill(nix::unistd::Pid::from_raw(owner), None) == Err(nix::errno::Errno::ESRCH) {
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
-}
-
-/// The machine is part of the name: a process id means nothing on another one that shares the directory.
-fn file_prefix(options: &Options) -> String {
-    let host: String = options.host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    format!("mcp-{host}-")
-}
-
-type Prepared = (Job, Option<PathBuf>);
-
-fn prepare(
-    seat: &Seat,
-    claimed: &Claimed,
-    sent: Instant,
-    probe: &Probe,
-    options: &Options,
-) -> Result<Prepared, Failure> {
-    let lease = &claimed.lease;
-    let spec = lease.spec();
-    let merged = merge::merge(seat.defaults(), &TaskOptions::default(), &spec.options);
-    let cwd = options.workplace.check(spec, &merged)?;
-    let failure = |error: motorpool::Error| {
-        let failure = Failure::new(Class::Request, error.message());
-        match error.hint_text() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    };
-    let mark = format!("{}/{}/{}", seat.pool_id(), lease.task(), lease.run());
-    let mcp_file = match mcp::config(&merged.mcp_servers, &options.env).map_err(failure)? {
-        None => None,
-        Some(text) => {
-            let file =
-                options.scratch.join(format!("{}{}-{}.json", file_prefix(options), std::process::id(), lease.task()));
-            mcp::write(&file, &text).map_err(failure)?;
-            Some(file)
-        }
-    };
-    let command: Command = command::command(
-        &merged,
-        &spec.prompt,
-        &Place {
-            claude: &probe.path,
-            cwd: &cwd,
-            mcp_config: mcp_file.as_deref(),
-            env: &options.env,
-            run: &mark,
-            addition: &identity(lease),
-        },
-    );
-    let timeout = merged.timeout_s.map(Duration::from_secs);
-    Ok((Job { command, claimed: sent, lease: lease.lease(), timeout }, mcp_file))
-}
-
-/// Who Claude is here, for its system prompt.
-fn identity(lease: &Lease) -> String {
-    format!(
-        "You run unattended as a worker of a Motorpool: this is task {}, run {}. Nobody can answer questions. \
-         Your last message is the task's result and is read by whoever submitted it.",
-        lease.task(),
-        lease.run()
-    )
-}
-
-struct World<'a> {
-    seat: Mutex<&'a mut Seat>,
-    lease: &'a Lease,
-    output: Output,
-}
-
-impl Outside for World<'_> {
-    async fn beat(&self, progress: &drive::Progress) -> drive::Beat {
-        let told = motorpool::Progress {
-            cost_microusd: progress.cost_microusd,
-            tool: progress.tool.clone().unwrap_or_default(),
-            heard_ago_ms: progress.heard_ms_ago,
-            session_id: progress.session_id.clone().unwrap_or_default(),
-        };
-        match self.seat.lock().await.beat(self.lease, &told).await {
-            Ok(pool::Beat::Ok) => drive::Beat::Ok,
-            Ok(pool::Beat::Cancel) => drive::Beat::Cancel,
-            Ok(pool::Beat::Stale) => drive::Beat::Stale,
-            Ok(pool::Beat::Unreachable) => drive::Beat::Unreachable,
-            Err(error) => {
-                tracing::error!(%error, "a beat was refused");
-                drive::Beat::Unreachable
-            }
-        }
-    }
-
-    async fn live(&self, text: String) {
-        // Without Redis live text is lost, and the run goes on.
-        let _ = timeout(Duration::from_secs(5), self.output.add("text", text)).await;
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use motorpool::domain::attempt::{Class, Ending};
-use motorpool_worker::attempt::drive::{Beat, Finished, Job, Notices, Outside, Progress, drive};
+use motorpool_worker::attempt::drive::{Beat, Finished, Job, Live, Notices, Outside, Progress, drive};
 use motorpool_worker::claude::classify::Classified;
 use motorpool_worker::claude::command::{Command, Environment, RUN_MARK};
 use motorpool_worker::process;
@@ -48,8 +48,8 @@ impl Outside for Redis {
         }
     }
 
-    async fn live(&self, text: String) {
-        self.live.borrow_mut().push_str(&text);
+    async fn live(&self, live: Live) {
+        self.live.borrow_mut().extend(live.pieces().iter().map(|(_, text)| text.as_str()));
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{Call, json_arg, reach};
-use crate::term::table::harmless;
+use crate::term::table::{fit, harmless};
 use crate::term::{counted, print, print_json};
 
 /// The oldest CLI that is supported.
@@ -193,7 +193,11 @@ async fn claude(call: &Call) -> Vec<Check> {
     };
     let version = told.split_whitespace().next().unwrap_or_default().to_owned();
     let (a, b, c) = OLDEST_CLAUDE;
-    let found = if version_of(&version).is_some_and(|version| version < OLDEST_CLAUDE) {
+    let Some(numbers) = version_of(&version) else {
+        let text = format!("{} --version says {:?}, which is no version", program.display(), fit(told.trim(), 60));
+        return vec![check("claude", Verdict::Fails, text, Some("install Claude Code, or give --claude-bin"))];
+    };
+    let found = if numbers < OLDEST_CLAUDE {
         check(
             "claude",
             Verdict::Fails,
@@ -207,7 +211,7 @@ async fn claude(call: &Call) -> Vec<Check> {
 }
 
 fn version_of(text: &str) -> Option<(u32, u32, u32)> {
-    let mut numbers = text.split('.').map(|part| part.parse().ok());
+    let mut numbers = text.split(['.', '-', '+']).map(|part| part.parse().ok());
     Some((numbers.next()??, numbers.next()??, numbers.next()??))
 }
 
@@ -228,8 +232,8 @@ async fn signed_in(program: &Path) -> Check {
 async fn git() -> Check {
     match ask(Path::new("git"), &["--version"]).await {
         Ok((true, text)) => check("git", Verdict::Ok, text.trim(), None),
-        Ok((false, text)) => check("git", Verdict::Fails, text.trim(), Some("install git")),
-        Err(why) => check("git", Verdict::Fails, why, Some("install git")),
+        // Nothing that is built needs it; Claude and projects mostly do.
+        Ok((false, why)) | Err(why) => check("git", Verdict::Note, why.trim(), Some("Claude works better with git")),
     }
 }
 
@@ -275,7 +279,7 @@ mod tests {
     fn versions_are_compared_as_numbers() {
         assert_eq!(version_of("2.1.330"), Some((2, 1, 330)));
         assert!(version_of("2.1.99").unwrap() < OLDEST_CLAUDE && version_of("2.10.0").unwrap() > OLDEST_CLAUDE);
-        assert_eq!(version_of("dev"), None);
+        assert_eq!((version_of("2.2.0-beta.1"), version_of("dev"), version_of("")), (Some((2, 2, 0)), None, None));
     }
 
     #[test]

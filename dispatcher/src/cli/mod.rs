@@ -174,9 +174,7 @@ fn timeout_arg(doc: &'static str) -> Arg {
 
 fn timeout_of(matches: &ArgMatches) -> Result<Option<std::time::Duration>> {
     let Some(text) = matches.get_one::<String>("timeout") else { return Ok(None) };
-    let seconds = text.parse::<u64>().ok().map(std::time::Duration::from_secs);
-    match seconds.or_else(|| settings::duration(text)).filter(|time| !time.is_zero() && time.as_secs() <= 365 * 86_400)
-    {
+    match settings::duration(text).filter(|time| !time.is_zero() && time.as_secs() <= 365 * 86_400) {
         Some(time) => Ok(Some(time)),
         None => Err(Error::usage(format!("--timeout: {text:?} is no time limit"))
             .hint("give seconds or a number with a unit, as in 90 or 10m")),
@@ -195,10 +193,22 @@ fn completions_command() -> Command {
         .after_help("Example:\n  motorpool completions bash > ~/.local/share/bash-completion/completions/motorpool")
 }
 
+/// The command line as far as it is offered: no file names where none is meant, no commands that are nobody's to call.
+fn completed(command: Command) -> Command {
+    let shown: Vec<Command> = command.get_subcommands().filter(|one| !one.is_hide_set()).cloned().collect();
+    let plain = |arg: Arg| {
+        let never = ["ID", "TIME", "N", "USD", "STATE", "TAG", "URL", "ADDR:PORT", "yes|no"];
+        let is_plain = arg.get_value_names().unwrap_or_default().iter().any(|name| never.contains(&name.as_str()));
+        if is_plain { arg.value_hint(clap::ValueHint::Other) } else { arg }
+    };
+    let shown = shown.into_iter().map(|one| one.mut_args(plain));
+    Command::new("motorpool").about("Run Claude Code tasks on a pool of workers").subcommands(shown)
+}
+
 fn completions(matches: &ArgMatches) -> Result<u8> {
     if let Some(shell) = matches.get_one::<clap_complete::Shell>("shell") {
         let mut text = Vec::new();
-        clap_complete::generate(*shell, &mut command(), "motorpool", &mut text);
+        clap_complete::generate(*shell, &mut completed(command()), "motorpool", &mut text);
         crate::term::print(&String::from_utf8_lossy(&text))?;
     }
     Ok(0)

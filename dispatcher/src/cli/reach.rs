@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use motorpool::domain::ids::Name;
-use motorpool::embedded::{self, Joined, Place, Presence, Starter};
+use motorpool::embedded::{self, Joined, KeeperRecord, Place, Presence, Starter, keeper_of};
 use motorpool::pool::{PoolBuilder, Redis};
 use motorpool::settings::{Kind, Scope, TABLE, duration_text};
-use motorpool::{Error, ErrorKind, Pool, Result, TaskOptions};
+use motorpool::{Error, ErrorKind, Pool, Result, TaskId, TaskOptions, TaskRecord};
 use tokio::time::sleep;
 
 use super::Call;
@@ -42,6 +42,28 @@ pub(super) struct Reached {
     pub(super) pool: Pool,
     /// Membership in the embedded pool, where it is one.
     pub(super) joined: Option<Arc<Joined>>,
+}
+
+impl Reached {
+    /// A task's record.
+    ///
+    /// # Errors
+    /// It is not known, and where not; or Redis does not answer.
+    pub(super) async fn task(&self, id: TaskId) -> Result<TaskRecord> {
+        self.pool.task(id).await.map_err(|error| self.unknown(id, error))
+    }
+
+    /// Of a task that is not known: which pool was asked. Each project has its own, and its numbers begin at 1.
+    pub(super) fn unknown(&self, id: TaskId, error: Error) -> Error {
+        if error.kind() != ErrorKind::Refused {
+            return error;
+        }
+        let pool = match &self.joined {
+            Some(joined) => format!("the pool of {}", joined.place().project().display()),
+            None => format!("the pool at {}", self.pool.redis()),
+        };
+        Error::refused(format!("no task {id} in {pool}")).hint("`motorpool list` shows the tasks there are")
+    }
 }
 
 /// Checks what can be said about the pool without contacting it.
@@ -76,6 +98,8 @@ pub(super) async fn reach(call: &Call, wish: Wish) -> Result<Reached> {
             place.project().display(),
             counted(call.settings.slots.into(), "worker")
         ));
+    } else {
+        tell_other_wishes(call, &place);
     }
     let joined = Arc::new(embedded::join(&place, &starter, Presence::User, tell).await?);
     let reached = member(call, joined, wish)?;
@@ -209,6 +233,42 @@ pub(super) fn given_args(call: &Call, scopes: &[Scope]) -> Vec<OsString> {
         args.extend(values.into_iter().map(|value| joined(row.name, value)));
     }
     args
+}
+
+/// The settings of the pool that were given, as the record of its keeper has them.
+pub(super) fn given_texts(call: &Call) -> Vec<String> {
+    let args = given_args(call, &[Scope::Pool, Scope::Worker, Scope::PoolDefault]);
+    args.into_iter().map(|arg| arg.to_string_lossy().into_owned()).collect()
+}
+
+/// The flags of this call that say something else about the pool than what it was started with.
+pub(super) fn other_wishes(call: &Call, keeper: &KeeperRecord) -> Vec<String> {
+    let is_flag = |arg: &String| {
+        let name = arg.strip_prefix("--").and_then(|arg| arg.split('=').next()).unwrap_or_default();
+        let of_pool = !name.starts_with("log") && name != "state-dir";
+        of_pool && call.settings.origin(name) == format!("--{name}")
+    };
+    // What it has without being told so is no other wish either.
+    let defaults = [format!("--slots={}", keeper.slots), format!("--linger={}", linger_text(keeper))];
+    let is_so = |arg: &String| keeper.given.contains(arg) || defaults.contains(arg);
+    given_texts(call).into_iter().filter(|arg| is_flag(arg) && !is_so(arg)).collect()
+}
+
+fn linger_text(keeper: &KeeperRecord) -> String {
+    duration_text(Duration::from_millis(keeper.linger_ms))
+}
+
+/// Says which flags of this call have no effect, since the pool runs.
+fn tell_other_wishes(call: &Call, place: &Place) {
+    // Its record is a courtesy here.
+    let Ok(Some(keeper)) = keeper_of(place) else { return };
+    let wishes = other_wishes(call, &keeper);
+    if !wishes.is_empty() {
+        tell(&format!(
+            "the pool runs already, without {}: that counts at its next start, after `motorpool down`",
+            wishes.join(" ")
+        ));
+    }
 }
 
 /// The worker's program: beside this one, else on PATH.

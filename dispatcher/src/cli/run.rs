@@ -63,7 +63,12 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
         }
     };
     // Not given up half-way: a task whose id nobody heard could not be cancelled.
+    let lane = spec.lane();
     let placed = task::place(call, &reached, spec).await?;
+    // It is submitted: what can no longer be asked is left out.
+    if let Ok(Some(warning)) = task::lane_warning(call, &reached, lane.as_str()).await {
+        tell(&format!("warning: {warning}"));
+    }
     tell(&if placed.fresh {
         task::mode_text(placed.id, placed.mode)
     } else {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use motorpool::domain::event::Event as TaskEvent;
-use motorpool::embedded::{self, End, Event, KeepOptions, Place, Presence, keeper_of};
+use motorpool::embedded::{self, End, Event, KeepOptions, KeeperRecord, Place, Presence, keeper_of};
 use motorpool::pool::Notice;
 use motorpool::settings::{self, Scope};
 use motorpool::{Error, Name, Pool, Result, State};
@@ -69,12 +69,17 @@ pub(super) async fn up(call: &Call, matches: &ArgMatches) -> Result<u8> {
     embedded_only(call, "up")?;
     call.refuse_inside_run("up")?;
     let place = Place::of(&call.settings, &call.sources);
-    let slots = call.settings.slots;
+    let (slots, detach) = (call.settings.slots, matches.get_flag("detach"));
     let project = place.project().display();
     if let Some(keeper) = keeper_of(&place)?
         && let Some(running) = reach::find(call).await?
     {
-        let line = format!("the pool of {project} runs already ({})", counted(keeper.slots.into(), "slot"));
+        let line = format!("the pool of {project} runs already ({})", running_text(&keeper));
+        if !is_as_wished(call, &keeper, detach) {
+            return Err(Error::refused(line).hint(
+                "`motorpool down` ends it, and what it runs goes on with the next one; then start it as you want it",
+            ));
+        }
         if call.json {
             print_json(
                 &json!({ "state": "running", "started": false, "slots": keeper.slots, "url": running.pool.redis() }),
@@ -87,7 +92,7 @@ pub(super) async fn up(call: &Call, matches: &ArgMatches) -> Result<u8> {
     if slots > 0 {
         reach::worker_bin()?;
     }
-    if !matches.get_flag("detach") {
+    if !detach {
         tell(&format!("a pool for {project} ({}); Ctrl-C ends it", counted(slots.into(), "worker")));
         return foreground(call, &place).await;
     }
@@ -99,6 +104,24 @@ pub(super) async fn up(call: &Call, matches: &ArgMatches) -> Result<u8> {
         tell(&format!("the pool of {project} runs ({}); motorpool down ends it", counted(slots.into(), "worker")));
     }
     Ok(0)
+}
+
+/// How a pool runs.
+fn running_text(keeper: &KeeperRecord) -> String {
+    let ends = match keeper.linger_ms {
+        0 => ", ends with the last command that uses it".to_owned(),
+        u64::MAX => String::new(),
+        ms => format!(", ends {} after its last use", settings::duration_text(Duration::from_millis(ms))),
+    };
+    format!("{}{ends}", counted(keeper.slots.into(), "slot"))
+}
+
+/// Whether a pool that runs is what a call of `up` would start.
+fn is_as_wished(call: &Call, keeper: &KeeperRecord, detach: bool) -> bool {
+    // In the foreground until it is told to end.
+    let linger = if detach || call.is_given("linger") { call.settings.linger } else { Duration::MAX };
+    let stays = u128::from(keeper.linger_ms) >= linger.as_millis().min(u128::from(u64::MAX));
+    stays && reach::other_wishes(call, keeper).is_empty()
 }
 
 async fn foreground(call: &Call, place: &Place) -> Result<u8> {
@@ -180,6 +203,7 @@ fn options(call: &Call, linger: Duration) -> Result<KeepOptions> {
     // Without it a host that finds the server gone looks for us on PATH.
     worker_env.extend(words.map(|words| (KEEPER.into(), json!(words).to_string().into())));
     Ok(KeepOptions {
+        given: reach::given_texts(call),
         slots: settings.slots,
         linger,
         drain_timeout: settings.drain_timeout,

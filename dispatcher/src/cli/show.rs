@@ -1,9 +1,23 @@
-//! Everything that is known of a task, for people.
+//! Everything that is known of a task, for people and for scripts.
 
 use motorpool::{Run, TaskRecord};
+use serde_json::Value;
 
+use crate::term::record::json as record_json;
 use crate::term::table::harmless;
 use crate::term::time::{dollars, rfc3339, span};
+
+/// The record, and what the task was given.
+pub(super) fn json(record: &TaskRecord) -> Value {
+    let mut value = serde_json::to_value(record_json(record)).unwrap_or_default();
+    let spec = record.spec.as_ref();
+    value["lane"] = record.lane.clone().into();
+    value["coordinator"] = record.coordinator.clone().into();
+    value["project_dir"] = spec.and_then(|spec| spec.project_dir.clone()).into();
+    value["options"] = spec.and_then(|spec| serde_json::to_value(&spec.options).ok()).into();
+    value["prompt"] = spec.map(|spec| spec.prompt.clone()).into();
+    value
+}
 
 /// The text of `motorpool show`.
 pub(super) fn text(record: &TaskRecord) -> String {
@@ -31,7 +45,7 @@ pub(super) fn text(record: &TaskRecord) -> String {
     add("tool", record.tool.clone());
     if let Some(spec) = &record.spec {
         add("directory", spec.project_dir.clone());
-        if let Ok(serde_json::Value::Object(options)) = serde_json::to_value(&spec.options) {
+        if let Ok(Value::Object(options)) = serde_json::to_value(&spec.options) {
             let words = options.iter().map(|(name, value)| format!("{name}={value}"));
             add("options", Some(words.collect::<Vec<_>>().join(" ")).filter(|words| !words.is_empty()));
         }
@@ -92,6 +106,7 @@ mod tests {
     fn every_run_is_shown_and_nothing_steers_the_terminal() {
         let mut record = pending();
         record.output = Some("\x1b[2Jdone".into());
+        assert_eq!((&json(&record)["lane"], &json(&record)["prompt"]), (&"default".into(), &Value::Null));
         let run = |n| Run { n, worker: format!("w{n}"), host: "h".into(), ended_ms: Some(2000), ..Run::default() };
         record.runs = vec![run(1), run(2)];
         let text = text(&record);

@@ -15,12 +15,14 @@ use super::reach::{self, Reached, Wish};
 use super::task::looking;
 use super::{Call, json_arg};
 use crate::term::table::{fit, render};
-use crate::term::time::span;
+use crate::term::time::{self, span};
 use crate::term::{COLUMNS, counted, print, print_json, tell};
 use crate::work::{self, slot_json, slot_state};
 
 /// How often a watched pool is looked at.
 const PACE: Duration = Duration::from_secs(2);
+/// How long the workers of a pool that was just started may take to come.
+const COMING_MS: u64 = 20_000;
 
 pub(super) fn command() -> Command {
     let watch = Arg::new("watch").long("watch").action(ArgAction::SetTrue).help("again every two seconds");
@@ -81,7 +83,18 @@ async fn look(reached: &Reached) -> Result<Seen> {
 }
 
 impl Seen {
+    /// How many workers of a pool that was just started have yet to come.
+    fn coming(&self) -> u64 {
+        let Some((_, Some(keeper))) = &self.embedded else { return 0 };
+        let age = time::now_ms().saturating_sub(keeper.started_ms);
+        let all = u64::from(keeper.slots);
+        if age < COMING_MS { all.saturating_sub(self.status.workers.len() as u64) } else { 0 }
+    }
+
     fn stuck(&self) -> Vec<(String, String)> {
+        if self.coming() > 0 && self.status.workers.is_empty() {
+            return Vec::new();
+        }
         let no_worker = match &self.embedded {
             Some((place, _)) => format!("see {}", place.dir().join("host.log").display()),
             None => "start a worker with --lanes, or correct the task's --lane".to_owned(),
@@ -118,7 +131,9 @@ impl Seen {
         let mut text = String::new();
         if let Some((place, keeper)) = &self.embedded {
             let slots = keeper.as_ref().map_or(0, |keeper| keeper.slots);
-            let free = free_bytes(place).map(|bytes| format!(", {} MiB free", bytes / 1024 / 1024)).unwrap_or_default();
+            let free = free_bytes(place)
+                .map(|bytes| format!(", {} MiB of its disk free", bytes / 1024 / 1024))
+                .unwrap_or_default();
             text.push_str(&format!(
                 "pool     {} ({}{free})\n",
                 place.project().display(),
@@ -145,9 +160,13 @@ impl Seen {
             let workers = counted(lane.workers, "worker");
             text.push_str(&format!("lane     {}: {} waiting{oldest}, {workers}\n", lane.lane, lane.waiting));
         }
-        if self.status.workers.is_empty() {
+        let coming = self.coming();
+        if coming > 0 {
+            text.push_str(&format!("workers  {coming} starting\n"));
+        } else if self.status.workers.is_empty() {
             text.push_str("workers  none\n");
-        } else {
+        }
+        if !self.status.workers.is_empty() {
             text.push('\n');
             let rows: Vec<Vec<String>> = self.status.workers.iter().map(slot_row).collect();
             text.push_str(&render(&["WORKER", "HOST", "STATE", "TASK", "DONE", "ABOUT"], &rows, COLUMNS));

@@ -109,12 +109,13 @@ pub(super) fn result_command() -> Command {
 pub(super) async fn result(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let (id, limit) = (id_of(matches)?, timeout_of(matches)?);
     reach::check(call)?;
-    let pool = reach::reach(call, Wish::Look).await?.pool;
-    if !matches.get_flag("wait") {
-        return conclude(&pool.task(id).await?, call.json);
-    }
+    let reached = reach::reach(call, Wish::Look).await?;
     let until = limit.map(|limit| Instant::now() + limit);
-    let mut record = pool.task(id).await?;
+    let mut record = reached.task(id).await?;
+    if !matches.get_flag("wait") {
+        return conclude(&record, call.json);
+    }
+    let pool = reached.pool;
     while record.state.is_unfinished() && until.is_none_or(|until| Instant::now() < until) {
         match pool.wait(id, until).await {
             Ok(seen) => record = seen,
@@ -206,8 +207,9 @@ pub(super) async fn cancel(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let id = id_of(matches)?;
     let reason = matches.get_one::<String>("reason").map_or("cancelled on request", String::as_str);
     reach::check(call)?;
-    let pool = reach::reach(call, Wish::Look).await?.pool;
-    let before = pool.task(id).await?.state;
+    let reached = reach::reach(call, Wish::Look).await?;
+    let before = reached.task(id).await?.state;
+    let pool = reached.pool;
     let mut state = pool.cancel(id, reason).await?;
     if !state.is_terminal() {
         state = pool.wait(id, Some(Instant::now() + PROOF)).await?.state;
@@ -283,7 +285,8 @@ pub(super) async fn list(call: &Call, matches: &ArgMatches) -> Result<u8> {
 fn rows(records: &[TaskRecord], now_ms: u64) -> Vec<Vec<String>> {
     let about = |record: &TaskRecord| {
         let error = record.error.as_ref().map(|error| format!("{}: {}", error.class, error.message));
-        let words = error.or_else(|| record.tool.clone()).or_else(|| record.reason.clone());
+        let prompt = || record.spec.as_ref()?.prompt.lines().find(|line| !line.trim().is_empty()).map(str::to_owned);
+        let words = error.or_else(|| record.tool.clone()).or_else(|| record.reason.clone()).or_else(prompt);
         let denied = (!record.denied.is_empty()).then(|| format!("{} denied", record.denied.len()));
         let tags = (!record.tags.is_empty()).then(|| format!("[{}]", record.tags.join(" ")));
         [tags, denied, words].into_iter().flatten().collect::<Vec<_>>().join(" ")
@@ -306,7 +309,7 @@ pub(super) fn show_command() -> Command {
         Command::new("show")
             .about("Show everything that is known of a task")
             .arg(id_arg())
-            .arg(json_arg("print the task's record"))
+            .arg(json_arg("print the task's record, with lane, coordinator, working directory, options and prompt"))
             .after_help("Example:\n  motorpool show t17"),
     )
 }
@@ -314,9 +317,9 @@ pub(super) fn show_command() -> Command {
 pub(super) async fn show(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let id = id_of(matches)?;
     reach::check(call)?;
-    let record = reach::reach(call, Wish::Look).await?.pool.task(id).await?;
+    let record = reach::reach(call, Wish::Look).await?.task(id).await?;
     if call.json {
-        print_json(&record_json(&record))?;
+        print_json(&super::show::json(&record))?;
     } else {
         print(&super::show::text(&record))?;
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::reach::{self, Wish};
 use super::task::looking;
 use super::{Call, id_arg, id_of, json_arg};
-use crate::term::table::harmless;
+use crate::term::live::Live;
 use crate::term::{print, print_json, tell};
 
 /// Live output makes no notice; so often it is looked for.
@@ -34,10 +34,12 @@ pub(super) fn logs_command() -> Command {
 pub(super) async fn logs(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let (id, follow) = (id_of(matches)?, matches.get_flag("follow"));
     reach::check(call)?;
-    let pool = reach::reach(call, Wish::Look).await?.pool;
+    let reached = reach::reach(call, Wish::Look).await?;
+    reached.task(id).await?;
+    let pool = reached.pool;
     let mut reader = Reader { pool: pool.clone(), id, run: 1, cursor: "0".into() };
     let mut watch = pool.watch(id).await;
-    let mut items = Vec::new();
+    let (mut items, mut live) = (Vec::new(), Live::default());
     loop {
         // Asked before the output is read: what a run said before it ended is read then.
         let step = match watch.look().await {
@@ -58,7 +60,7 @@ pub(super) async fn logs(call: &Call, matches: &ArgMatches) -> Result<u8> {
                     items.push(chunk_json(id, run, &chunk));
                     true
                 }
-                (false, _) => print(&chunk_text(run, &chunk))?,
+                (false, _) => print(&live.add(run, &chunk))?,
             };
             if !is_open {
                 return Ok(0);
@@ -72,6 +74,7 @@ pub(super) async fn logs(call: &Call, matches: &ArgMatches) -> Result<u8> {
     if call.json && !follow {
         print_json(&json!({ "items": items, "cursor": null }))?;
     }
+    print(live.end())?;
     Ok(0)
 }
 
@@ -103,32 +106,5 @@ impl Reader {
 }
 
 fn chunk_json(id: TaskId, run: u64, chunk: &Chunk) -> Value {
-    json!({ "id": id, "run": run, "kind": chunk.kind, "text": chunk.text, "cursor": chunk.cursor })
-}
-
-fn chunk_text(run: u64, chunk: &Chunk) -> String {
-    let text = harmless(chunk.text.trim_end());
-    match chunk.kind.as_str() {
-        "start" if text.is_empty() => format!("--- run {run}\n"),
-        "start" => format!("--- run {run} on {text}\n"),
-        "text" => format!("{text}\n"),
-        "tool" => format!("> {}\n", text.replace('\n', " ")),
-        _ => format!("# {}\n", text.replace('\n', "\n# ")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_kind_of_output_has_its_mark() {
-        let text = |kind: &str, text: &str| {
-            chunk_text(2, &Chunk { cursor: "1-0".into(), kind: kind.into(), text: text.into() })
-        };
-        assert_eq!(text("start", ""), "--- run 2\n");
-        assert_eq!(text("text", "one\ntwo\n"), "one\ntwo\n");
-        assert_eq!(text("tool", "Bash(cargo\ntest)"), "> Bash(cargo test)\n");
-        assert_eq!(text("note", "retry"), "# retry\n");
-    }
+    json!({ "id": id, "run": run, "kind": chunk.kind.word(), "text": chunk.text, "cursor": chunk.cursor })
 }

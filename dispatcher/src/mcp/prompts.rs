@@ -5,7 +5,7 @@ use rmcp::ErrorData;
 use rmcp::model::{GetPromptRequestParams, GetPromptResult, Prompt, PromptArgument, PromptMessage, Role};
 
 use super::Desk;
-use super::tools::watch::status_json;
+use super::tools::view::status_json;
 
 /// The rhythm of a coordinator.
 const COORDINATE: &str = "\

@@ -23,7 +23,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Desk;
 use super::answer::in_line;
-use super::tools::watch::status_json;
+use super::tools::view::status_json;
+use crate::term::live;
 use crate::term::record::json as record_json;
 use crate::work;
 
@@ -131,11 +132,7 @@ pub(super) async fn read(desk: &Desk, uri: &str) -> Result<ReadResourceResult, E
             }
             Named::Output(id) => match pool.find(*id).await? {
                 None => None,
-                Some(record) => {
-                    let pieces = pool.output_tail(*id, record.run, PIECES).await?;
-                    let words = pieces.into_iter().filter(|piece| piece.kind != "start").map(|piece| piece.text);
-                    Some(words.collect::<Vec<_>>().join("\n").into())
-                }
+                Some(record) => Some(live::text(&pool.output_tail(*id, record.run, PIECES).await?).into()),
             },
         })
     };

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::answer::{in_line, tool_result};
 use super::call::Call;
 use super::digest;
-use super::tools::watch::{self, Wait};
+use super::tools::wait::{self, Wait};
 use crate::term::time::{now_ms, rfc3339};
 
 /// How long a host waits between two looks at a task, in milliseconds.
@@ -71,7 +71,7 @@ async fn look(call: &mut Call, id: &str) -> Result<DetailedTask> {
         if call.desk.is_dropped(id) {
             return Ok(DetailedTask::new(of_wait(&wait), TaskPayload::Cancelled));
         }
-        let payload = match watch::answer_if_any(call, &wait).await? {
+        let payload = match wait::answer_if_any(call, &wait).await? {
             Some((text, is_error)) => completed(text, is_error),
             None => TaskPayload::Working,
         };

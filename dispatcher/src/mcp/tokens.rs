@@ -3,6 +3,7 @@
 //! Tokens are kept as hashes and compared in constant time; nothing here prints one. Not here: where they are asked
 //! for (`http.rs`).
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -90,6 +91,9 @@ fn entries(file: &Path) -> Result<Vec<Entry>> {
         Error::usage(format!("cannot read the tokens in {}: {error}", file.display()))
             .hint("--token-file names a file with lines NAME TOKEN [EXPIRES]")
     })?;
+    if std::fs::metadata(file).is_ok_and(|file| file.permissions().mode() & 0o077 != 0) {
+        tracing::warn!(file = %file.display(), "others on this machine can read the tokens: chmod 600");
+    }
     let mut entries: Vec<Entry> = Vec::new();
     for (n, line) in (1..).zip(text.lines()) {
         let line = line.trim();

@@ -13,6 +13,8 @@ use crate::settings::duration_text;
 /// What a keeper keeps.
 #[derive(Clone, Debug)]
 pub struct KeepOptions {
+    /// How it was set by who started it, as `--name=value`: for who comes later with other wishes.
+    pub given: Vec<String>,
     /// Workers that the host keeps alive.
     pub slots: u32,
     /// How long the pool stays with nobody there and nothing to do; [`Duration::MAX`]: until it is told to stop.

@@ -319,6 +319,7 @@ where
                 slots: self.options.slots,
                 linger_ms: ms(self.options.linger),
                 drain_timeout_ms: ms(self.options.drain_timeout),
+                given: self.options.given.clone(),
             },
         )
     }

@@ -33,6 +33,9 @@ pub struct KeeperRecord {
     pub linger_ms: u64,
     /// How long running tasks get at the end.
     pub drain_timeout_ms: u64,
+    /// How it was set by who started it, as `--name=value`.
+    #[serde(default)]
+    pub given: Vec<String>,
 }
 
 /// The host that runs, as its keeper described it.

@@ -4,6 +4,7 @@
 
 use super::{Backoff, Pool};
 use crate::domain::ids::{TaskId, WorkerId};
+use crate::store::event::ChunkKind;
 use crate::store::wait::Channel;
 
 /// Where a run's live output goes: a courtesy, so it is tried once, and its loss is none.
@@ -15,9 +16,9 @@ pub struct Output {
 }
 
 impl Output {
-    /// Adds a piece. `kind` is `text` (Claude's words), `tool` (a call) or `note`.
-    pub async fn add(&self, kind: &str, text: String) {
-        let _ = self.pool.store().add_output(self.task, self.run, &[(kind.to_owned(), text)]).await;
+    /// Adds pieces.
+    pub async fn add(&self, pieces: &[(ChunkKind, String)]) {
+        let _ = self.pool.store().add_output(self.task, self.run, pieces).await;
     }
 }
 

@@ -237,7 +237,7 @@ pub const TABLE: &[Row] = &[
     row(
         "permission-mode",
         Kind::Choice(MODES),
-        "(acceptEdits under isolation, else plan)",
+        "(plan)",
         Scope::PoolDefault,
         "permission mode of tasks that name none",
     ),
@@ -264,8 +264,8 @@ pub fn reference_markdown() -> String {
          A flag wins over the environment, that over the project's `motorpool.toml`, that over the user's file, that \
          over the default.\nUnknown keys and bad values are errors. An empty variable counts as unset. Lists are \
          separated by commas; a flag may be\nrepeated, a file has an array. Durations have a unit: `500ms`, `15s`, \
-         `10m`, `2h`, `1d`. A relative path is relative to\nthe current directory, in a file to that file's \
-         directory; `~/` is the home directory.\n",
+         `10m`, `2h`, `1d`;\nwithout one they are seconds. A relative path is relative to the current directory, in a \
+         file to that file's directory; `~/` is\nthe home directory.\n",
     );
     for (scope, title, words) in [
         (Scope::Base, "Every command", ""),

@@ -125,16 +125,13 @@ pub(super) fn switch(text: &str) -> Result<bool, Bad> {
     }
 }
 
-/// A number with a unit; `0` needs none.
+/// A number with a unit; without one it is seconds.
 pub fn duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let at = text.find(|c: char| !c.is_ascii_digit())?;
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     let unit_ms: u64 = match unit {
         "ms" => 1,
-        "s" => 1_000,
+        "" | "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,

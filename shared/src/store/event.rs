@@ -11,24 +11,84 @@ use crate::domain::ids::TaskId;
 /// Chunks of live output that are kept for a run, about.
 const CHUNKS_KEPT: u64 = 5_000;
 /// Longest chunk of live output, in bytes.
-pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// What a piece of a run's live output is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkKind {
+    /// The run begins; its text is the worker.
+    Start,
+    /// Claude's words, as they come: one sentence may be spread over several pieces.
+    Text,
+    /// A call of a tool, as in `Bash(cargo test)`.
+    Tool,
+    /// What the worker has to say.
+    Note,
+}
+
+impl ChunkKind {
+    /// Its word in Redis and in `--json`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Text => "text",
+            Self::Tool => "tool",
+            Self::Note => "note",
+        }
+    }
+
+    fn parse(word: &str) -> Self {
+        // What a newer worker may have to say is a remark.
+        [Self::Start, Self::Text, Self::Tool].into_iter().find(|kind| kind.word() == word).unwrap_or(Self::Note)
+    }
+}
 
 /// One piece of a run's live output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
     /// Where it stands; the cursor behind it.
     pub cursor: String,
-    /// `start`, `text` (Claude's words), `tool` (a call), `note`.
-    pub kind: String,
+    /// What it is.
+    pub kind: ChunkKind,
     /// What was said.
     pub text: String,
 }
 
+impl Chunk {
+    fn read(entry: StreamId) -> Self {
+        Self {
+            kind: ChunkKind::parse(&entry.get::<String>("k").unwrap_or_default()),
+            text: entry.get("v").unwrap_or_default(),
+            cursor: entry.id,
+        }
+    }
+}
+
+/// A text in pieces of at most [`CHUNK_BYTES`].
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = (0..=rest.len().min(CHUNK_BYTES)).rev().find(|at| rest.is_char_boundary(*at)).unwrap_or(rest.len());
+        let (piece, others) = rest.split_at(end);
+        rest = others;
+        Some(piece)
+    })
+}
+
 impl Store {
     /// Adds to a run's live output; without effect when the run's output is gone.
-    pub(crate) async fn add_output(&self, id: TaskId, run: u64, chunks: &[(String, String)]) -> Result<(), CallError> {
+    pub(crate) async fn add_output(
+        &self,
+        id: TaskId,
+        run: u64,
+        chunks: &[(ChunkKind, String)],
+    ) -> Result<(), CallError> {
         let mut pipe = redis::pipe();
-        for (kind, text) in chunks {
+        for (kind, text) in chunks.iter().flat_map(|(kind, text)| pieces(text).map(|piece| (kind.word(), piece))) {
             pipe.cmd("XADD")
                 .arg(self.keys.output(id, run))
                 .arg("NOMKSTREAM")
@@ -39,7 +99,7 @@ impl Store {
                 .arg("k")
                 .arg(kind)
                 .arg("v")
-                .arg(crate::domain::limits::cut_middle(text, CHUNK_BYTES))
+                .arg(text)
                 .ignore();
         }
         let mut connection = self.connector.pooled().await?;
@@ -56,23 +116,13 @@ impl Store {
             .query_async(&mut *connection)
             .await
             .or_else(|error| if is_empty(&error) { Ok(StreamReadReply::default()) } else { Err(sort_error(&error)) })?;
-        let chunks = reply.keys.into_iter().flat_map(|key| key.ids).map(|entry| Chunk {
-            kind: entry.get("k").unwrap_or_default(),
-            text: entry.get("v").unwrap_or_default(),
-            cursor: entry.id,
-        });
-        Ok(chunks.collect())
+        Ok(reply.keys.into_iter().flat_map(|key| key.ids).map(Chunk::read).collect())
     }
 
     /// The last pieces of a run's live output, oldest first.
     pub(crate) async fn output_tail(&self, id: TaskId, run: u64, count: u64) -> Result<Vec<Chunk>, CallError> {
         let entries = self.last_of(&self.keys.output(id, run), count).await?;
-        let chunk = |entry: StreamId| Chunk {
-            kind: entry.get("k").unwrap_or_default(),
-            text: entry.get("v").unwrap_or_default(),
-            cursor: entry.id,
-        };
-        Ok(entries.into_iter().map(chunk).collect())
+        Ok(entries.into_iter().map(Chunk::read).collect())
     }
 
     /// The last events with their times in milliseconds since 1970, oldest first.

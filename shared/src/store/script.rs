@@ -166,9 +166,9 @@ pub(crate) fn sort_error(error: &RedisError) -> CallError {
         {
             Error::failed(format!("Redis refused a call: {text}"))
         }
-        (ErrorKind::Parse | ErrorKind::UnexpectedReturnType, _) => {
-            Error::failed(format!("Redis answered something unexpected: {text}"))
-        }
+        (ErrorKind::Parse, _) => Error::redis(format!("what answers does not speak Redis's protocol: {text}"))
+            .hint("correct --redis-url (MOTORPOOL_REDIS_URL)"),
+        (ErrorKind::UnexpectedReturnType, _) => Error::failed(format!("Redis answered something unexpected: {text}")),
         (_, "MISCONF") => return CallError::away("Redis cannot write to its disk (full?): MISCONF"),
         _ => return CallError::away(text),
     };

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::exchange::{Action, Input, Rules};
-pub use super::exchange::{Beat, Finished, Progress};
+pub use super::exchange::{Beat, Finished, Live, Progress};
 use super::machine::Machine;
 use crate::claude::classify::{Classified, Exit, Seen};
 use crate::claude::command::Command;
@@ -28,7 +28,7 @@ use crate::process::{self, LONGEST_LINE_BYTES, Lines, Started, Tail};
 
 /// So much of stderr is kept.
 const STDERR_BYTES: usize = 8 * 1024;
-/// Live text that nobody takes is dropped beyond this, oldest first.
+/// Live output that nobody takes is dropped beyond this, oldest first.
 const LIVE_BYTES: usize = 256 * 1024;
 /// After so long without success it is said who does not go, and tried on.
 const END_ROUND: Duration = Duration::from_secs(5);
@@ -54,8 +54,8 @@ pub struct Job {
 pub trait Outside {
     /// Beats once. It is given up after a third of the lease, which counts as unreachable.
     fn beat(&self, progress: &Progress) -> impl Future<Output = Beat>;
-    /// Publishes live text. One at a time; what comes meanwhile is put together.
-    fn live(&self, text: String) -> impl Future<Output = ()>;
+    /// Publishes live output. One at a time; what comes meanwhile is put together.
+    fn live(&self, live: Live) -> impl Future<Output = ()>;
 }
 
 /// What the worker may say to a run. The values only ever go from false to true.
@@ -132,14 +132,14 @@ pub async fn drive(job: Job, outside: &impl Outside, notices: Notices) -> Finish
                         (sent_ms, answer.unwrap_or(Beat::Unreachable))
                     }));
                 }
-                Action::Output(text) => run.tell(&text),
+                Action::Output(live) => run.tell(live),
                 Action::Answer(line) => run.say(&line),
                 Action::CloseStdin => run.stdin = None,
                 Action::Interrupt => run.interrupt(),
                 Action::Terminate => process::signal_tree(run.started.pid, &job.command.run, Signal::SIGTERM),
                 Action::EndTree => ending = Some(Box::pin(end_tree(run.started.pid, job.command.run.clone()))),
                 Action::Finish(finished) => {
-                    // The result does not wait long for its live text.
+                    // The result does not wait long for its live output.
                     let _ = timeout(DRAIN, async {
                         if telling.is_some() {
                             wait_for(&mut telling).await;
@@ -208,7 +208,7 @@ struct Run {
     stderr: Tail<ChildStderr>,
     stderr_open: bool,
     exit: Option<Exit>,
-    live: String,
+    live: Live,
 }
 
 impl Run {
@@ -224,7 +224,7 @@ impl Run {
             stderr: Tail::new(stderr.expect("start pipes it"), STDERR_BYTES),
             stderr_open: true,
             exit: None,
-            live: String::new(),
+            live: Live::default(),
             started,
         }
     }
@@ -262,13 +262,9 @@ impl Run {
         self.outgoing.push(b'\n');
     }
 
-    fn tell(&mut self, text: &str) {
-        self.live.push_str(text);
-        let over = self.live.len().saturating_sub(LIVE_BYTES);
-        if over > 0 {
-            let start = (over..=self.live.len()).find(|at| self.live.is_char_boundary(*at)).unwrap_or(over);
-            self.live.drain(..start);
-        }
+    fn tell(&mut self, live: Live) {
+        self.live.append(live);
+        self.live.keep_last(LIVE_BYTES);
     }
 
     fn interrupt(&self) {

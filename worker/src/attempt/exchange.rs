@@ -3,6 +3,8 @@
 //! Values only; times are milliseconds since the claim was sent. Not here: what follows from which (`machine.rs`), who
 //! carries it out (`drive.rs`).
 
+use motorpool::ChunkKind;
+
 use crate::claude::classify::{Classified, Exit};
 use crate::claude::event::Event;
 
@@ -78,13 +80,72 @@ pub enum Input {
     },
 }
 
+/// Live output that waits to be published. What is said in one go is one piece.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    pieces: Vec<(ChunkKind, String)>,
+    bytes: usize,
+}
+
+impl Live {
+    /// Adds a piece; text goes on where text ended.
+    pub fn add(&mut self, kind: ChunkKind, text: &str) {
+        self.bytes += text.len();
+        match self.pieces.last_mut() {
+            Some((last, before)) if *last == kind && kind == ChunkKind::Text => before.push_str(text),
+            _ => self.pieces.push((kind, text.to_owned())),
+        }
+    }
+
+    /// Adds what another one holds.
+    pub fn append(&mut self, other: Self) {
+        for (kind, text) in other.pieces {
+            self.add(kind, &text);
+        }
+    }
+
+    /// Nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// How much waits.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What waits, oldest first.
+    #[must_use]
+    pub fn pieces(&self) -> &[(ChunkKind, String)] {
+        &self.pieces
+    }
+
+    /// Drops the oldest beyond so many bytes.
+    pub fn keep_last(&mut self, bytes: usize) {
+        while self.bytes > bytes {
+            let over = self.bytes - bytes;
+            let Some((_, first)) = self.pieces.first_mut() else { return };
+            if first.len() <= over {
+                self.bytes -= first.len();
+                self.pieces.remove(0);
+            } else {
+                let cut = (over..first.len()).find(|at| first.is_char_boundary(*at)).unwrap_or(first.len());
+                first.drain(..cut);
+                self.bytes -= cut;
+            }
+        }
+    }
+}
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Send a beat; its answer comes as an input.
     Beat(Progress),
-    /// Publish live text.
-    Output(String),
+    /// Publish live output.
+    Output(Live),
     /// Write a line to stdin.
     Answer(String),
     /// Close stdin.

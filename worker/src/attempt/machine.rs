@@ -3,9 +3,10 @@
 //! Zero is the sending of the claim, so a lease is counted as Redis can have counted it at the latest. Not here: doing
 //! it (`drive.rs`), what an ended run amounts to (`claude/classify.rs`).
 
+use motorpool::ChunkKind;
 use motorpool::domain::attempt::{Class, Ending, Failure};
 
-use super::exchange::{Action, Beat, Finished, Input, Progress, Rules};
+use super::exchange::{Action, Beat, Finished, Input, Live, Progress, Rules};
 use crate::claude::classify::{Exit, Seen, classify};
 use crate::claude::event::{self, Call, Event};
 
@@ -28,7 +29,7 @@ const LONELY_PART: u64 = 5;
 const EXIT_MS: u64 = 10_000;
 /// A CLI that has not begun by then never will; one with slow MCP servers takes half a minute.
 const BEGIN_MS: u64 = 120_000;
-/// Live text is put together for so long, or up to so much.
+/// Live output is put together for so long, or up to so much.
 const LIVE_MS: u64 = 250;
 const LIVE_BYTES: usize = 8 * 1024;
 /// An unanswered beat is sent again after so long.
@@ -78,7 +79,7 @@ pub struct Machine {
     answered_ms: u64,
     next_beat_ms: u64,
     beating: bool,
-    live: String,
+    live: Live,
     live_since_ms: u64,
     streamed: bool,
 }
@@ -100,7 +101,7 @@ impl Machine {
             answered_ms: 0,
             next_beat_ms,
             beating: false,
-            live: String::new(),
+            live: Live::default(),
             live_since_ms: 0,
             streamed: false,
         }
@@ -180,22 +181,26 @@ impl Machine {
         match event {
             Event::Partial(text) => {
                 self.streamed = true;
-                self.say(now_ms, text);
+                self.say(now_ms, ChunkKind::Text, text);
             }
             Event::Assistant(part) if part.parent.is_none() && !part.synthetic => {
-                self.calls.extend(part.calls.iter().cloned());
                 if !part.text.is_empty() {
                     // Its text has been told already, unless the answer was not streamed.
                     if !self.streamed {
-                        self.say(now_ms, &part.text);
+                        self.say(now_ms, ChunkKind::Text, &part.text);
                     }
-                    self.say(now_ms, "\n");
+                    self.say(now_ms, ChunkKind::Text, "\n");
                     self.streamed = false;
                 }
+                for call in &part.calls {
+                    self.say(now_ms, ChunkKind::Tool, &call.short);
+                }
+                self.calls.extend(part.calls.iter().cloned());
             }
             // The run goes on without its tools; whoever follows it should know.
             Event::Init { failed_servers, .. } if !failed_servers.is_empty() => {
-                self.say(now_ms, &format!("[MCP servers that did not start: {}]\n", failed_servers.join(", ")));
+                let words = format!("MCP servers that did not start: {}", failed_servers.join(", "));
+                self.say(now_ms, ChunkKind::Note, &words);
             }
             Event::ToolResults(ids) => self.calls.retain(|call| !ids.contains(&call.id)),
             Event::Asks { id, subtype } => actions.push(Action::Answer(event::refusal(id, subtype))),
@@ -251,7 +256,7 @@ impl Machine {
             _ if now_ms >= self.last_call_ms() => self.end_tree(actions),
             _ => {}
         }
-        if !self.live.is_empty() && (self.live.len() >= LIVE_BYTES || now_ms >= self.live_since_ms + LIVE_MS) {
+        if !self.live.is_empty() && (self.live.bytes() >= LIVE_BYTES || now_ms >= self.live_since_ms + LIVE_MS) {
             self.flush(actions);
         }
         if !self.beating && now_ms >= self.next_beat_ms {
@@ -313,11 +318,11 @@ impl Machine {
         }
     }
 
-    fn say(&mut self, now_ms: u64, text: &str) {
+    fn say(&mut self, now_ms: u64, kind: ChunkKind, text: &str) {
         if self.live.is_empty() {
             self.live_since_ms = now_ms;
         }
-        self.live.push_str(text);
+        self.live.add(kind, text);
     }
 
     fn flush(&mut self, actions: &mut Vec<Action>) {

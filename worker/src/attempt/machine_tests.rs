@@ -55,7 +55,10 @@ impl Play {
                         inputs.push(Input::Beat { sent_ms: self.now_ms, answer: self.answers });
                         continue;
                     }
-                    Action::Output(text) => format!("say {text:?}"),
+                    Action::Output(live) => {
+                        let words = live.pieces().iter().map(|(kind, text)| format!("{} {text:?}", kind.word()));
+                        words.collect::<Vec<_>>().join(", ")
+                    }
                     Action::Answer(_) => "answer".into(),
                     Action::CloseStdin => "close".into(),
                     Action::Interrupt => "interrupt".into(),
@@ -330,7 +333,7 @@ fn live_text_comes_in_handfuls_and_once() {
     let play = Play::new(None).line(300, INIT).at(400, partial("a")).at(500, partial("b")).at(640, whole("ab"));
     let play = play.until(700).at(800, whole("not streamed")).at(900, partial("the end")).line(910, SUCCESS);
     let play = play.exit(920, Exit::Code(0));
-    play.did(&["650 say \"ab\\n\"", "910 close", "920 end tree", "930 say \"not streamed\\nthe end\"", "930 finish"]);
+    play.did(&["650 text \"ab\\n\"", "910 close", "920 end tree", "930 text \"not streamed\\nthe end\"", "930 finish"]);
     let long = "x".repeat(LIVE_BYTES);
     assert_eq!(Play::new(None).at(400, partial(&long)).done.len(), 1, "not held back");
 }
@@ -338,7 +341,7 @@ fn live_text_comes_in_handfuls_and_once() {
 #[test]
 fn an_mcp_server_that_did_not_start_is_told_in_the_live_text() {
     let init = r#"{"type":"system","subtype":"init","mcp_servers":[{"name":"w","status":"failed"},{"name":"v"}]}"#;
-    Play::new(None).line(300, init).until(600).did(&["550 say \"[MCP servers that did not start: w]\\n\""]);
+    Play::new(None).line(300, init).until(600).did(&["550 note \"MCP servers that did not start: w\""]);
 }
 
 #[test]

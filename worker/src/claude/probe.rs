@@ -38,6 +38,13 @@ pub struct Probe {
 
 /// Finds the CLI and asks it. `bin` is `--claude-bin`; `cwd` is where tasks work.
 pub async fn probe(bin: Option<&Path>, env: &Environment, cwd: &Path) -> Result<Probe, Unfit> {
+    if !cwd.is_dir() {
+        return Err(unfit(
+            Class::Internal,
+            format!("the working directory {} is no directory on this machine", cwd.display()),
+            "make it, or start the worker with another --working-dir",
+        ));
+    }
     let path = find(bin, env, cwd)?;
     let asked = async {
         let version = version(&ask(&path, &["--version"], env, cwd).await?.0)?;
@@ -191,5 +198,7 @@ mod tests {
         assert!(gone.message.contains("no claude on PATH") && gone.hint.unwrap().contains("npm install"));
         let gone = probe(Some(Path::new("/nowhere/claude")), &env, Path::new("/")).await.unwrap_err();
         assert!(gone.message.contains("/nowhere/claude"), "{gone:?}");
+        let gone = probe(None, &env, Path::new("/nowhere")).await.unwrap_err();
+        assert!(gone.message.contains("working directory /nowhere"), "{gone:?}");
     }
 }

@@ -4,7 +4,8 @@
 //! coordinator pays for each of them. Not here: what the arguments mean (`args.rs`), what the pool does (the library).
 
 pub(super) mod task;
-pub(super) mod watch;
+pub(super) mod view;
+pub(super) mod wait;
 
 use std::sync::Arc;
 
@@ -102,7 +103,7 @@ const TABLE: &[Row] = &[
         description: "A listing. tasks: newest first; task: all that is known of one; slots: the workers; events: \
                       what happened last; config: the pool's defaults.",
         arguments: || {
-            json!({"what": {"enum": watch::VIEWS}, "id": {"type": "string"}, "state": {"type": "array", "items": {"type": "string"}},
+            json!({"what": {"enum": view::VIEWS}, "id": {"type": "string"}, "state": {"type": "array", "items": {"type": "string"}},
                 "tag": {"type": "string"}, "mine": flag("only your own tasks"), "limit": count("lines (20)"), "cursor": {"type": "string"}})
         },
         needed: &["what"],
@@ -204,9 +205,9 @@ pub(super) async fn call(name: &str, call: Call) -> Option<Result<Answer>> {
         "pool_submit" => task::submit(call).await,
         "pool_result" => task::result(call).await,
         "pool_cancel" => task::cancel(call).await,
-        "pool_wait" => watch::wait(call).await,
-        "pool_status" => watch::status(call).await,
-        "pool_view" => watch::view(call).await,
+        "pool_wait" => wait::wait(call).await,
+        "pool_status" => view::status(call).await,
+        "pool_view" => view::view(call).await,
         _ => return None,
     })
 }

@@ -1,6 +1,6 @@
 //! pool_run, pool_submit, pool_result, pool_cancel.
 //!
-//! Not here: waiting for whatever is new (`watch.rs`).
+//! Not here: waiting for whatever is new (`wait.rs`).
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::super::answer::{Answer, in_line};
 use super::super::call::Call;
 use super::super::{digest, task};
+use crate::term::live;
 use crate::term::record::json as record_json;
 use crate::term::time::usd;
 use crate::work::{self, Placed};
@@ -172,8 +173,7 @@ async fn tail(pool: &Pool, record: &TaskRecord) -> Option<String> {
         return None;
     }
     let chunks = pool.output_tail(record.id, record.run, 50).await.ok()?;
-    let words: Vec<String> = chunks.into_iter().filter(|chunk| chunk.kind != "start").map(|chunk| chunk.text).collect();
-    let words = words.join("\n");
+    let words = live::text(&chunks);
     let size = words.chars().count();
     Some(words.chars().skip(size.saturating_sub(TAIL)).collect())
 }

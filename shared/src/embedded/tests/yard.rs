@@ -149,6 +149,7 @@ pub(super) fn lives(pid: Pid) -> bool {
 
 pub(super) fn options(root: &Path, linger: Duration) -> KeepOptions {
     KeepOptions {
+        given: vec!["--slots=2".into()],
         slots: 2,
         linger,
         drain_timeout: Duration::from_secs(10),

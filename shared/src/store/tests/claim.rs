@@ -6,6 +6,7 @@ use crate::domain::attempt::Verdict;
 use crate::domain::options::TaskOptions;
 use crate::domain::state::State;
 use crate::store::attempt;
+use crate::store::event::ChunkKind;
 
 fn in_lane(lane: &str) -> TaskOptions {
     TaskOptions { lane: Some(lane.parse().unwrap()), ..TaskOptions::default() }
@@ -28,7 +29,7 @@ async fn a_claim_describes_the_run_and_writes_it_down() {
         assert_eq!(pool.log(id).await, ["- submit pending 0", "pending claim running 1"]);
         assert_eq!(pool.field("worker:w1", "task").await.as_deref(), Some("t1"));
         let output = pool.store.output_since(id, 1, "0").await.unwrap();
-        assert_eq!((output[0].kind.as_str(), output[0].text.as_str()), ("start", "w1"));
+        assert_eq!((output[0].kind, output[0].text.as_str()), (ChunkKind::Start, "w1"));
     })
     .await;
 }

@@ -6,6 +6,7 @@ use super::worker::{failure, give_back};
 use super::{TestPool, pool_test};
 use crate::domain::attempt::Verdict;
 use crate::domain::options::TaskOptions;
+use crate::store::event::ChunkKind;
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -36,7 +37,7 @@ async fn an_idle_pool_has_the_keys_of_an_empty_one() {
         worker.lanes = lanes.map(str::to_owned).to_vec();
         let (a, b, c, d) = (worker.take().await, worker.take().await, worker.take().await, worker.take().await);
         for held in [&a, &b, &c, &d] {
-            let chunks = [("text".to_owned(), "words".to_owned())];
+            let chunks = [(ChunkKind::Text, "words".to_owned())];
             pool.store.add_output(held.id, held.run, &chunks).await.unwrap();
             worker.beat(held).await;
         }
@@ -59,7 +60,7 @@ async fn an_idle_pool_has_the_keys_of_an_empty_one() {
         pool.sweep("s").await;
         let empty: BTreeSet<String> = ["events", "meta", "seq"].map(str::to_owned).into();
         assert_eq!(lasting(pool).await, empty);
-        pool.store.add_output(a.id, 1, &[("text".into(), "late".into())]).await.unwrap();
+        pool.store.add_output(a.id, 1, &[(ChunkKind::Text, "late".into())]).await.unwrap();
         assert_eq!(lasting(pool).await, empty, "late output makes nothing");
         let late = worker.finish_call(&a, 5, &Verdict::Complete);
         assert_eq!(pool.words(&late).await[0], "unknown");

@@ -173,8 +173,8 @@ fn what_is_wrong_names_the_place_and_what_would_do() {
         ("file", "drain-timeout = \"1m\"", "drain-timeout in FILE is no setting; did you mean drain_timeout?"),
         (
             "file",
-            "linger = 1.5",
-            "linger in FILE: \"1.5\" is not a duration; write a number and a unit, such as 500ms, 15s, 10m, 2h or 1d",
+            "linger = \"ten\"",
+            "linger in FILE: \"ten\" is not a duration; write a number and a unit, such as 500ms, 15s, 10m, 2h or 1d",
         ),
         ("file", "slots = [1]", "slots in FILE has the wrong type; write one value in quotes"),
         ("file", "lanes = [1]", "lanes in FILE has an item that is no text; put each in quotes"),

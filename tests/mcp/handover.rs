@@ -6,7 +6,7 @@ use motorpool_tests::mcp::ERAS;
 use motorpool_tests::mcp::stdio::Coordinator;
 use serde_json::json;
 
-use crate::{gated, let_go, t};
+use crate::{at_gate, gated, let_go, t};
 
 const BEFORE: &str = "(handed over before; that answer may not have arrived)";
 
@@ -117,6 +117,66 @@ async fn what_was_answered_in_full_is_no_news() {
         let_go(&fleet, "go");
         assert!(wait(&it).await.starts_with("t3 completed"));
         nothing(&wait(&it).await, "ann");
+        it.end().await;
+        fleet.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_that_came_too_late_leaves_the_result_to_be_told() {
+    for era in ERAS {
+        let mut fleet = Fleet::new(Cli::StandIn).await;
+        fleet.joined(&[]).await;
+        let it = Coordinator::start(&fleet, era, &["--coordinator=ann"]).await;
+        it.call("pool_submit", json!({"prompt": "@say one"})).await.good();
+        assert_eq!(fleet.over(t(1)).await.state, State::Completed);
+        it.call("pool_submit", json!({"prompt": gated("never")})).await.good();
+        at_gate(&fleet, 2, "never").await;
+        let stopped = it.call("pool_cancel", json!({"ids": ["t1", "t2"]})).await.good();
+        assert!(
+            stopped.starts_with("t1 completed (it was over already") && stopped.contains("\nt2 cancelled"),
+            "{stopped}"
+        );
+        // The answer said of the one all there is to say, and of the other one nothing of what it brought.
+        let news = wait(&it).await;
+        assert!(news.starts_with("t1 completed") && news.contains("\none\n"), "{news}");
+        assert!(!news.contains("handed over before") && !news.contains("t2 "), "{news}");
+        nothing(&wait(&it).await, "ann");
+        it.end().await;
+        fleet.end().await;
+    }
+}
+
+/// A host that gives a call up drops an answer that comes just then: nobody was shown it.
+#[tokio::test]
+async fn an_answer_that_crossed_the_word_to_give_up_is_given_again() {
+    for era in ERAS {
+        let mut fleet = Fleet::new(Cli::StandIn).await;
+        fleet.joined(&[]).await;
+        let it = Coordinator::start(&fleet, era, &["--coordinator=ann"]).await;
+        let calls = [
+            ("pool_wait", json!({"wait_s": 60})),
+            ("pool_result", json!({"ids": ["t2"], "wait_s": 60})),
+            ("pool_run", json!({"prompt": "@say mine", "wait_s": 60})),
+        ];
+        for (number, (tool, arguments)) in (1..).zip(calls) {
+            if tool != "pool_run" {
+                // Not by a call, which would show what arrived before.
+                fleet.submit("@say mine", json!({"coordinator": "ann"})).await;
+                fleet.over(t(number)).await;
+            }
+            let call = it.begin(tool, arguments).await;
+            let told = it.told(call).await.good();
+            assert!(told.contains("mine"), "{tool}: {told}");
+            // The answer has been written out for certain, since it is here.
+            it.cancel(call, Some("the user pressed Esc")).await;
+            let news = wait(&it).await;
+            assert!(news.starts_with(&format!("t{number} completed")) && news.contains("\nmine\n"), "{tool}: {news}");
+            assert!(news.contains(BEFORE), "{tool}: {news}");
+            nothing(&wait(&it).await, "ann");
+            let record = fleet.pool.task(t(number)).await.unwrap();
+            assert!(record.state == State::Completed && !record.cancel, "{tool}: {record:#?}");
+        }
         it.end().await;
         fleet.end().await;
     }

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use motorpool::State;
-use motorpool_tests::fleet::{Cli, Fleet};
+use motorpool_tests::fleet::{Cli, Fleet, PATIENCE};
 use motorpool_tests::mcp::stdio::Coordinator;
 use motorpool_tests::mcp::{ERAS, Era};
 use motorpool_tests::project::User;
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::{at_gate, gated, let_go, t};
 
@@ -103,6 +104,48 @@ async fn a_signal_ends_the_dispatcher_and_no_work() {
     fleet.end().await;
 }
 
+/// A host that hangs until its pipe is full, says this, and goes.
+async fn ends_unheard(era: Era, last: &[u8]) {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    fleet.joined(&[]).await;
+    let mut it = Coordinator::start(&fleet, era, &["--coordinator=ann"]).await;
+    // More than a pipe takes, and whatever stands before it.
+    let prompt = format!("@say {}", "x".repeat(150_000));
+    it.call("pool_submit", json!({ "prompt": prompt })).await.good();
+    assert_eq!(fleet.over(t(1)).await.state, State::Completed);
+    it.begin("pool_run", json!({"prompt": gated("go"), "wait_s": 600})).await;
+    let running = at_gate(&fleet, 2, "go").await;
+    let pipe = it.deaf().await;
+    it.begin("pool_result", json!({"ids": ["t1"], "full": true})).await;
+    timeout(PATIENCE, pipe.readable()).await.expect("an answer").unwrap();
+    it.send_bytes(last).await;
+    let begin = Instant::now();
+    it.hang_up().await;
+    let status = it.ended().await;
+    let took = begin.elapsed();
+    eprintln!("{era:?}: ended within {took:?}");
+    assert!(status.success() && took < END, "{era:?}: {status} after {took:?}\n{}", it.logged());
+    drop(pipe);
+    let record = fleet.pool.task(t(2)).await.unwrap();
+    assert_eq!((record.state, record.run, record.cancel), (State::Running, running.run, false), "{era:?}");
+    let_go(&fleet, "go");
+    assert_eq!(fleet.over(t(2)).await.state, State::Completed);
+    // What nobody has read was not handed over.
+    let it = Coordinator::start(&fleet, era, &["--coordinator=ann"]).await;
+    let news = it.call("pool_wait", json!({"wait_s": 60})).await.good();
+    assert!(news.starts_with("t1 completed") && news.contains("handed over before"), "{news}");
+    assert!(news.contains("\nt2 completed") && news.contains("\nlet go\n"), "{news}");
+    it.end().await;
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_does_not_keep_the_dispatcher() {
+    // All at once, since each takes its time. A line that is no request is answered as well.
+    let odd = b"{\"jsonrpc\": 1}\n";
+    tokio::join!(ends_unheard(Era::Legacy, b""), ends_unheard(Era::Modern, b""), ends_unheard(Era::Modern, odd));
+}
+
 #[tokio::test]
 async fn a_dispatcher_to_whom_nothing_was_said_ends_well() {
     let fleet = Fleet::new(Cli::StandIn).await;
@@ -164,25 +207,59 @@ async fn a_task_cannot_serve_a_pool() {
     fleet.end().await;
 }
 
+/// A dispatcher of a project's own pool.
+async fn embedded(user: &User) -> Coordinator {
+    let log = user.project("state").join("serve.log");
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+    let mut command = user.command("one", &["serve"]);
+    command.stderr(file);
+    let it = Coordinator::of(command, log, Era::Modern);
+    it.greet().await;
+    it
+}
+
+#[tokio::test]
+async fn a_pool_that_was_ended_on_purpose_comes_back_for_new_work_alone() {
+    let user = User::new(Cli::StandIn).await;
+    let it = embedded(&user).await;
+    it.call("pool_status", json!({})).await.json();
+    assert_eq!(user.motorpool("one", &["down"]).await.code, Some(0));
+    let kept = |user: &User| !user.processes(&["motorpool keep"]).is_empty();
+    let started = || user.logs().matches("redis started").count();
+    user.until("the pool ends", |user| (!kept(user)).then_some(())).await;
+    assert_eq!(started(), 1, "{}", user.logs());
+    let looks =
+        [("pool_status", json!({})), ("pool_view", json!({"what": "tasks"})), ("pool_wait", json!({"wait_s": 0}))];
+    let mut calls = Vec::new();
+    // At once, since each tries for a while.
+    for (tool, arguments) in looks {
+        calls.push(it.begin(tool, arguments).await);
+    }
+    for call in calls {
+        let told = it.told(call).await.bad();
+        assert!(told.contains("cannot be reached"), "{told}");
+    }
+    assert_eq!((kept(&user), started()), (false, 1), "{}", user.logs());
+
+    it.call("pool_submit", json!({"prompt": "@say back"})).await.good();
+    let news = it.call("pool_wait", json!({"wait_s": 60})).await.good();
+    assert!(news.starts_with("t1 completed") && news.contains("\nback\n"), "{news}");
+    assert_eq!(started(), 2, "{}", user.logs());
+    it.end().await;
+    assert_eq!(user.motorpool("one", &["down"]).await.code, Some(0));
+    user.until("the pool ends", |user| user.processes(&[]).is_empty().then_some(())).await;
+}
+
 #[tokio::test]
 async fn an_embedded_pool_outlives_its_dispatcher() {
     let user = User::new(Cli::StandIn).await;
-    let start = async || {
-        let log = user.project("state").join("serve.log");
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let mut command = user.command("one", &["serve"]);
-        command.stderr(file);
-        let it = Coordinator::of(command, log, Era::Modern);
-        it.greet().await;
-        it
-    };
-    let it = start().await;
+    let it = embedded(&user).await;
     let prompt = gated("go");
     it.call("pool_submit", json!({ "prompt": prompt })).await.good();
     let live = user.project("one");
     it.killed().await;
     std::fs::write(live.join("go"), "").unwrap();
-    let it = start().await;
+    let it = embedded(&user).await;
     let news = it.call("pool_wait", json!({"wait_s": 60})).await.good();
     assert!(news.starts_with("t1 completed") && news.contains("\nlet go\n"), "{news}");
     it.end().await;

@@ -206,6 +206,17 @@ mod tests {
         sent.lost();
         assert_eq!(ledger.arrived("a").await, [mark(1)], "what has gone out is not lost any more");
         assert!(ledger.0.lock().unwrap().is_empty());
+        // Whoever wants it no more has not read it, whether it says so before or after the answer has gone out.
+        let (before, after) = (Delivery::default(), Delivery::default());
+        for delivery in [&before, &after] {
+            delivery.leaving();
+            ledger.answered("a", delivery, vec![mark(1)]);
+        }
+        before.dropped();
+        before.written();
+        after.written();
+        after.dropped();
+        assert_eq!(ledger.arrived("a").await, []);
         for id in 1..=100 {
             let lingering = Delivery::default();
             lingering.leaving();

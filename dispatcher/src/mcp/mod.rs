@@ -365,10 +365,10 @@ fn refused(error: Error) -> ErrorData {
 /// # Errors
 /// What arrives first is no MCP.
 pub(crate) async fn serve_stdio(desk: Arc<Desk>, end: CancellationToken) -> Result<()> {
-    let transport = rmcp::transport::async_rw::AsyncRwTransport::new_server(tokio::io::stdin(), tokio::io::stdout());
-    let transport = stdio::Watched::new(transport);
-    let input_over = transport.input_over();
-    let served = rmcp::service::serve_server_with_ct(Face::new(desk), transport, end.clone());
+    let input_over = CancellationToken::new();
+    let input = stdio::input(input_over.clone());
+    let transport = rmcp::transport::async_rw::AsyncRwTransport::new_server(input, tokio::io::stdout());
+    let served = rmcp::service::serve_server_with_ct(Face::new(desk), stdio::Watched::new(transport), end.clone());
     let running = tokio::select! {
         served = served => match served {
             Ok(running) => running,
@@ -386,7 +386,7 @@ pub(crate) async fn serve_stdio(desk: Arc<Desk>, end: CancellationToken) -> Resu
     tokio::select! {
         _ = &mut ended => return Ok(()),
         () = end.cancelled() => {}
-        // Its reader may be stuck with an answer that nobody reads any more.
+        // rmcp may be stuck with an answer that nobody reads any more.
         () = input_over.cancelled() => {}
     }
     // What does not end in time is ended with the process; the work is the pool's.

@@ -9,14 +9,29 @@ use rmcp::RoleServer;
 use rmcp::model::{ClientNotification, GetExtensions, JsonRpcMessage, RequestId};
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
+use tokio::io::AsyncRead;
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::Delivery;
 
 type Open = Arc<Mutex<Requests>>;
 
+/// Most bytes of input that wait while its reader is stuck.
+const AHEAD: usize = 1024 * 1024;
 /// Answers that a late word of their caller may still be about.
 const SENT: usize = 64;
+
+/// Standard input, read ahead, so that its end is noticed even where rmcp reads no more: it answers a line that is no
+/// request before it reads the next one, and nobody may take that answer. `over` is cancelled at the end.
+pub(super) fn input(over: CancellationToken) -> impl AsyncRead + Send + Unpin {
+    let (near, mut far) = tokio::io::duplex(AHEAD);
+    tokio::spawn(async move {
+        // What breaks is over too.
+        let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut far).await;
+        over.cancel();
+    });
+    near
+}
 
 #[derive(Default)]
 struct Requests {
@@ -48,17 +63,11 @@ impl Requests {
 pub(super) struct Watched<T> {
     inner: T,
     open: Open,
-    input_over: CancellationToken,
 }
 
 impl<T> Watched<T> {
     pub(super) fn new(inner: T) -> Self {
-        Self { inner, open: Open::default(), input_over: CancellationToken::new() }
-    }
-
-    /// Cancelled once nothing more comes in.
-    pub(super) fn input_over(&self) -> CancellationToken {
-        self.input_over.clone()
+        Self { inner, open: Open::default() }
     }
 
     fn requests(&self) -> MutexGuard<'_, Requests> {
@@ -93,10 +102,7 @@ impl<T: Transport<RoleServer>> Transport<RoleServer> for Watched<T> {
 
     // Dropped while it waits, it loses nothing: all else happens at once.
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
-        let Some(mut message) = self.inner.receive().await else {
-            self.input_over.cancel();
-            return None;
-        };
+        let mut message = self.inner.receive().await?;
         match &mut message {
             JsonRpcMessage::Request(request) => {
                 let delivery = Delivery::default();

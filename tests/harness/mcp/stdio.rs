@@ -10,8 +10,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -26,7 +27,9 @@ pub struct Coordinator {
     pid: i32,
     stdin: tokio::sync::Mutex<Option<ChildStdin>>,
     heard: Arc<Heard>,
-    reader: JoinHandle<()>,
+    /// Gone once nobody listens any more.
+    reader: Option<JoinHandle<ChildStdout>>,
+    enough: Arc<Notify>,
     next: AtomicU64,
     log: PathBuf,
 }
@@ -92,12 +95,20 @@ impl Heard {
     }
 }
 
-async fn read(stdout: ChildStdout, heard: Arc<Heard>) {
+/// Listens until no more is said or it is enough; gives the pipe back.
+async fn read(stdout: ChildStdout, heard: Arc<Heard>, enough: Arc<Notify>) -> ChildStdout {
     let mut lines = BufReader::new(stdout).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        heard.take(&line);
+    loop {
+        tokio::select! {
+            line = lines.next_line() => match line {
+                Ok(Some(line)) => heard.take(&line),
+                _ => break,
+            },
+            () = enough.notified() => break,
+        }
     }
     heard.end();
+    lines.into_inner().into_inner()
 }
 
 impl Coordinator {
@@ -119,10 +130,11 @@ impl Coordinator {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
         let heard = Arc::new(Heard::default());
         let stdout = child.stdout.take().expect("a pipe");
-        let reader = tokio::spawn(read(stdout, Arc::clone(&heard)));
+        let enough = Arc::new(Notify::new());
+        let reader = Some(tokio::spawn(read(stdout, Arc::clone(&heard), Arc::clone(&enough))));
         let pid = child.id().expect("it runs") as i32;
         let stdin = tokio::sync::Mutex::new(child.stdin.take());
-        Self { host: host.into(), child, pid, stdin, heard, reader, next: AtomicU64::new(1), log }
+        Self { host: host.into(), child, pid, stdin, heard, reader, enough, next: AtomicU64::new(1), log }
     }
 
     /// What its era begins with; gives what the server says of itself.
@@ -279,19 +291,32 @@ impl Coordinator {
         drop(self.stdin.lock().await.take());
     }
 
+    /// Listens no more, as a host that hangs; gives the pipe that nobody reads from now on.
+    ///
+    /// # Panics
+    /// It did so before.
+    pub async fn deaf(&mut self) -> pipe::Receiver {
+        self.enough.notify_one();
+        let reader = self.reader.take().expect("it listens");
+        let stdout = timeout(PATIENCE, reader).await.expect("it stops listening").expect("its pipe");
+        stdout.into_owned_fd().and_then(pipe::Receiver::from_owned_fd).expect("a pipe")
+    }
+
     /// Sends the dispatcher a signal.
     pub fn signal(&self, with: Signal) {
         let _ = kill(Pid::from_raw(self.pid), with);
     }
 
-    /// Waits until the dispatcher has ended and all it said is heard.
+    /// Waits until the dispatcher has ended and all it said is heard, if anybody listens.
     ///
     /// # Panics
     /// It does not end.
     pub async fn ended(&mut self) -> ExitStatus {
         let status = timeout(PATIENCE, self.child.wait()).await;
         let status = status.unwrap_or_else(|_| panic!("it does not end\n{}", self.logged())).expect("its status");
-        let _ = timeout(PATIENCE, &mut self.reader).await;
+        if let Some(reader) = self.reader.take() {
+            let _ = timeout(PATIENCE, reader).await;
+        }
         status
     }
 

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use motorpool_tests::fleet::{Cli, Fleet};
-use motorpool_tests::mcp::ERAS;
 use motorpool_tests::mcp::http::{Caller, Connection, Head, Server};
+use motorpool_tests::mcp::{ERAS, Host, Told};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{line, token, tokens};
+use crate::{gated, let_go, t};
 
 /// What is answered to a request of these lines.
 async fn answered(server: &Server, lines: &str, body: &str) -> (Head, String) {
@@ -23,7 +24,7 @@ async fn answered(server: &Server, lines: &str, body: &str) -> (Head, String) {
 }
 
 fn hello() -> String {
-    let params = motorpool_tests::mcp::Host::from(ERAS[0]).initialize();
+    let params = Host::from(ERAS[0]).initialize();
     json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}).to_string()
 }
 
@@ -249,6 +250,47 @@ async fn a_token_is_its_coordinator() {
         let message = other.message("tools/list", Value::Object(serde_json::Map::new()));
         assert_eq!(other.post(&message).await.head.status, 401);
     }
+    server.end().await;
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_look_with_another_token_takes_no_news_away() {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    fleet.joined(&[]).await;
+    let file = tokens(&fleet, &[line("ann"), line("bob")]);
+    let server = Server::start(&fleet, &["--token-file", &file.display().to_string()]).await;
+    let ann = Caller::meet(&server, Host::FOLLOWING, Some(&token("ann"))).await;
+    let bob = Caller::meet(&server, Host::FOLLOWING, Some(&token("bob"))).await;
+    let begin = async |tool: &str, arguments: Value| {
+        let begun = ann.ask("tools/call", json!({"name": tool, "arguments": arguments})).await.unwrap();
+        begun["taskId"].as_str().unwrap_or_else(|| panic!("{tool}: {begun}")).to_owned()
+    };
+    let text = async |caller: &Caller, id: &str| {
+        let task = caller.ask("tasks/get", json!({ "taskId": id })).await.unwrap();
+        assert_eq!(task["status"], "completed", "{task}");
+        Told::of(&task["result"]).good()
+    };
+    let run = begin("pool_run", json!({"prompt": gated("go")})).await;
+    let waits = [begin("pool_wait", json!({})).await, begin("pool_wait", json!({"ids": ["t1"]})).await];
+    let_go(&fleet, "go");
+    fleet.over(t(1)).await;
+    for id in [run].iter().chain(&waits) {
+        let seen = text(&bob, id).await;
+        assert!(seen.starts_with("t1 completed") && seen.contains("\nlet go\n"), "{id}: {seen}");
+    }
+    // This shows that bob has them, and says nothing of ann.
+    bob.call("pool_status", json!({})).await.json();
+    let news = ann.call("pool_wait", json!({})).await.good();
+    assert!(news.starts_with("t1 completed") && !news.contains("handed over before"), "{news}");
+    let news = ann.call("pool_wait", json!({})).await.good();
+    assert!(news.starts_with("nothing is new"), "{news}");
+    // Its own token's look is an answer like any other.
+    let run = begin("pool_run", json!({"prompt": "@say two"})).await;
+    fleet.over(t(2)).await;
+    assert!(text(&ann, &run).await.starts_with("t2 completed"));
+    let news = ann.call("pool_wait", json!({})).await.good();
+    assert!(news.starts_with("nothing is new"), "{news}");
     server.end().await;
     fleet.end().await;
 }

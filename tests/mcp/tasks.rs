@@ -179,7 +179,7 @@ async fn who_does_not_follow_tasks_is_given_none() {
         let it = Coordinator::start(&fleet, era, &[]).await;
         let told = it.call("pool_run", json!({"prompt": "@say one", "wait_s": 0})).await.good();
         assert!(told.starts_with("t1 is still pending; do not start it again; pool_wait hands it over"), "{told}");
-        assert!(told.contains("no live worker serves it"), "{told}");
+        assert!(told.contains("no live worker serves the lane default"), "{told}");
         for method in ["tasks/get", "tasks/cancel"] {
             let error = it.ask(method, json!({"taskId": "t1"})).await.unwrap_err();
             assert_eq!(error["code"], -32021, "{error}");

@@ -3,9 +3,10 @@
 //! Not here: how it looks (`term`, `mcp/digest.rs`), what happens in a pool (the library).
 
 use motorpool::domain::fleet::{WaitsFor, Worker, waits_for};
+use motorpool::domain::lane::Lane;
 use motorpool::domain::merge;
 use motorpool::domain::options::PermissionMode;
-use motorpool::{Pool, PoolStatus, Result, Spec, TaskId, TaskOptions};
+use motorpool::{Pool, PoolStatus, Result, Spec, State, TaskId, TaskOptions};
 use serde_json::{Value, json};
 
 use crate::term::counted;
@@ -17,6 +18,8 @@ use crate::term::time::rfc3339;
 pub(crate) struct Placed {
     pub(crate) id: TaskId,
     pub(crate) fresh: bool,
+    /// The state in which a fresh one begins.
+    pub(crate) state: State,
     pub(crate) mode: PermissionMode,
 }
 
@@ -25,8 +28,9 @@ pub(crate) async fn place(pool: &Pool, project_dir: Option<String>, mut spec: Sp
     spec.project_dir = project_dir;
     let defaults = pool.defaults().await?;
     let mode = mode_of(&defaults, &spec.options);
+    let state = if spec.options.delay_s.is_some() { State::Delayed } else { State::Pending };
     let submitted = pool.submit(spec).await?;
-    Ok(Placed { id: submitted.id, fresh: submitted.fresh, mode })
+    Ok(Placed { id: submitted.id, fresh: submitted.fresh, state, mode })
 }
 
 /// The permission mode of a task with these options.
@@ -51,8 +55,8 @@ pub(crate) fn mode_text(id: TaskId, mode: PermissionMode, allowed_tools: &str) -
 }
 
 /// What is said where nobody serves a lane.
-pub(crate) fn unserved(lane: &str) -> String {
-    format!("no live worker serves the lane {lane}: the task waits until one does")
+pub(crate) fn unserved(lane: &Lane) -> String {
+    format!("no live worker serves {}: the task waits until one does", lane.words())
 }
 
 /// What a slot does.
@@ -74,7 +78,7 @@ pub(crate) fn short(worker: &str) -> String {
 pub(crate) fn slot_json(worker: &Worker) -> Value {
     json!({
         "id": worker.id, "state": slot_state(worker), "host": worker.host, "pid": worker.pid,
-        "version": worker.version, "claude": worker.claude, "lanes": worker.lanes, "task": worker.task,
+        "version": worker.version, "claude": worker.claude, "lanes": worker.lanes, "labels": worker.labels, "task": worker.task,
         "done": worker.done, "silent_ms": worker.silent_ms,
         "unfit": worker.unfit.as_ref().map(|unfit| json!({
             "class": unfit.class.word(), "message": unfit.message, "hint": unfit.hint,
@@ -88,7 +92,7 @@ pub(crate) fn slot_json(worker: &Worker) -> Value {
 pub(crate) fn waits_text(lane: &str, workers: &[Worker], no_worker: &str) -> Option<(String, String)> {
     match waits_for(lane, workers) {
         WaitsFor::Turn => None,
-        WaitsFor::Worker => Some((format!("no live worker serves the lane {lane}"), no_worker.into())),
+        WaitsFor::Worker => Some((format!("no live worker serves {}", Lane::parse(lane).words()), no_worker.into())),
         WaitsFor::Fitness(unfit) => Some((
             format!("no worker is fit ({}: {})", unfit.class, harmless(&unfit.message)),
             match (unfit.until_ms, unfit.hint) {

@@ -139,6 +139,44 @@ fn the_output_alone_is_on_stdout_and_the_exit_code_says_how_it_ended() {
 }
 
 #[test]
+fn what_failed_is_tried_anew_once_and_the_log_tells_it_all() {
+    let yard = Yard::new();
+    let _worker = Worker::start(&yard, None);
+    assert_eq!(yard.run(&["run", "fail", "--tags", "a,b", "--priority", "low"]).code, Some(1));
+    let again = yard.run(&["retry", "t1"]);
+    assert_eq!((again.code, again.stdout.as_str()), (Some(0), "t2\n"), "{again:?}");
+    let twice = yard.run(&["retry", "t1", "--json"]);
+    assert_eq!((twice.code, &twice.json()["id"], &twice.json()["created"]), (Some(0), &"t2".into(), &false.into()));
+    assert!(twice.stderr.contains("t1 was tried anew before, as t2"), "{twice:?}");
+    assert_eq!(yard.run(&["result", "t2", "--wait"]).code, Some(1));
+    let shown = yard.run(&["show", "t2", "--json"]).json();
+    assert_eq!((&shown["retry_of"], &shown["tags"]), (&"t1".into(), &serde_json::json!(["a", "b"])), "{shown}");
+    assert_eq!((&shown["prompt"], &shown["options"]["priority"]), (&"fail".into(), &"low".into()), "{shown}");
+    let done = yard.run(&["submit", "--delay-s", "1", "well"]);
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "t3\n"), "{done:?}");
+    assert!(done.stderr.contains("begins in 1s"), "{done:?}");
+    assert_eq!(yard.run(&["result", "t3", "--wait"]).code, Some(0));
+    for (id, words) in [("t3", "only what failed or was cancelled"), ("t9", "no task t9")] {
+        let refused = yard.run(&["retry", id]);
+        assert_eq!((refused.code, refused.stderr.contains(words)), (Some(6), true), "{refused:?}");
+    }
+    let log = yard.run(&["events"]).stdout;
+    let moves: Vec<&str> = log.lines().filter_map(|line| line.split_once("t3     ")).map(|(_, moved)| moved).collect();
+    let wanted = [
+        "- -> delayed (submit)",
+        "delayed -> pending (due)",
+        "pending -> running (claim, run 1)",
+        "running -> completed (complete, run 1)",
+    ];
+    assert_eq!(moves, wanted, "{log}");
+    let all = yard.run(&["events", "--json"]).json();
+    let cursor = all["items"][0]["cursor"].as_str().expect("a cursor").to_owned();
+    let behind = yard.run(&["events", "--cursor", &cursor, "--json"]).json();
+    assert_eq!(behind["items"].as_array().map(Vec::len), all["items"].as_array().map(|all| all.len() - 1));
+    assert_eq!(yard.run(&["events", "--cursor", "now"]).code, Some(2));
+}
+
+#[test]
 fn interrupted_it_cancels_and_waits_for_the_proof() {
     let yard = Yard::new();
     let _worker = Worker::start(&yard, None);

@@ -3,6 +3,7 @@
 mod embedded;
 mod failures;
 mod fitness;
+mod labels;
 mod options;
 mod place;
 mod stop;

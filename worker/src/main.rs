@@ -11,7 +11,7 @@ use motorpool::embedded::{self, Joined, Place, Presence, Starter};
 use motorpool::settings::{self, Scope, Settings, Sources, flags};
 use motorpool::{Error, Name, Pool, Result, telemetry};
 use motorpool_worker::claude::command::{Filter, environment};
-use motorpool_worker::workplace::Workplace;
+use motorpool_worker::workplace::{Workplace, labels};
 use motorpool_worker::{host, slot, stop};
 
 /// What the keeper hands its host, so that the host can start another keeper: a JSON list, program first.
@@ -163,6 +163,7 @@ fn options(settings: &Settings, sources: &Sources, embedded: bool, url: &str) ->
             allow_mcp: settings.allow_mcp,
         },
         lanes: settings.lanes.clone(),
+        labels: labels(&settings.labels, &sources.machine),
         scratch,
         host: sources.machine.clone(),
         probe_again: std::env::var(PROBE_AGAIN_MS)

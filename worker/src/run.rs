@@ -200,8 +200,8 @@ fn prepare(
             addition: &identity(lease),
         },
     );
-    let timeout = merged.timeout_s.map(Duration::from_secs);
-    Ok((Job { command, claimed: sent, lease: lease.lease(), timeout }, mcp_file))
+    let (timeout, idle) = (merged.timeout_s.map(Duration::from_secs), merged.idle_timeout_s.map(Duration::from_secs));
+    Ok((Job { command, claimed: sent, lease: lease.lease(), timeout, idle }, mcp_file))
 }
 
 /// Who Claude is here, for its system prompt.

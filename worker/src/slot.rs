@@ -35,6 +35,8 @@ pub struct Options {
     pub workplace: Workplace,
     /// The lanes it serves, in its order.
     pub lanes: Vec<String>,
+    /// What it has, as tasks may need it.
+    pub labels: Vec<String>,
     /// Where files of a run are put that are nobody else's business.
     pub scratch: PathBuf,
     /// The machine's name.
@@ -54,6 +56,7 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         pid: std::process::id(),
         claude: fit.as_ref().map(|probe| probe.version.clone()),
         lanes: options.lanes.clone(),
+        labels: options.labels.clone(),
         unfit: unfit.clone(),
         draining: false,
     };

@@ -1,9 +1,11 @@
-//! What this host lets a task have: its directory, its permission mode, its MCP servers. Checked before Claude starts.
+//! What this host lets a task have: its directory, its permission mode, its MCP servers, checked before Claude starts;
+//! and the labels by which tasks choose it.
 
 use std::path::{Path, PathBuf};
 
 use motorpool::TaskOptions;
 use motorpool::domain::attempt::{Class, Failure};
+use motorpool::domain::lane::as_label;
 use motorpool::domain::merge;
 use motorpool::domain::options::PermissionMode;
 use motorpool::domain::task::Spec;
@@ -70,6 +72,18 @@ impl Workplace {
             "start it with --allow-dir, or name a directory below its --working-dir",
         ))
     }
+}
+
+/// What a worker has, as tasks may need it: what it was given, its machine, its system.
+#[must_use]
+pub fn labels(given: &[String], host: &str) -> Vec<String> {
+    // It is the machine's own for as long as its system is installed; without one the name has to do.
+    let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let id = if id.trim().is_empty() { host } else { id.trim() };
+    let own = [("machine", id), ("host", host), ("os", std::env::consts::OS), ("arch", std::env::consts::ARCH)];
+    let mut labels = given.to_vec();
+    labels.extend(own.map(|(kind, text)| as_label(kind, text)));
+    labels
 }
 
 #[cfg(test)]

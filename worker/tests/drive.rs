@@ -68,7 +68,7 @@ fn job(script: &str, input: String, lease: Duration) -> Job {
         input,
         structured: false,
     };
-    Job { command, claimed: Instant::now(), lease, timeout: None }
+    Job { command, claimed: Instant::now(), lease, timeout: None, idle: None }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

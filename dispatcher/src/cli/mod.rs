@@ -5,6 +5,7 @@
 
 mod dispatch;
 mod doctor;
+mod events;
 mod options;
 mod reach;
 mod run;
@@ -47,7 +48,9 @@ pub(crate) fn command() -> Command {
             watch::logs_command(),
             task::list_command(),
             task::show_command(),
+            task::retry_command(),
             status::command(),
+            events::command(),
             serve::up_command(),
             serve::down_command(),
             dispatch::serve_command(),
@@ -83,6 +86,8 @@ pub(crate) async fn run(matches: &ArgMatches) -> Result<u8> {
         "logs" => watch::logs(&call, of).await,
         "list" => task::list(&call, of).await,
         "show" => task::show(&call, of).await,
+        "retry" => task::retry(&call, of).await,
+        "events" => events::run(&call, of).await,
         "status" => status::run(&call, of).await,
         "up" => serve::up(&call, of).await,
         "down" => serve::down(&call).await,

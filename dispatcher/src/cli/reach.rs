@@ -217,6 +217,7 @@ pub(super) fn given_args(call: &Call, scopes: &[Scope]) -> Vec<OsString> {
             "lease" => vec![duration_text(settings.lease).into()],
             "claude-bin" => vec![settings.claude_bin.clone().into()],
             "working-dir" => vec![settings.working_dir.clone().into()],
+            "labels" => settings.labels.iter().map(OsString::from).collect(),
             "lanes" => settings.lanes.iter().map(OsString::from).collect(),
             "allow-mode" => vec![settings.allow_mode.clone().into()],
             "allow-dir" => settings.allow_dir.iter().map(OsString::from).collect(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use motorpool::domain::fleet::{Unfit, WaitsFor};
+use motorpool::domain::lane::Lane;
 use motorpool::embedded::keeper_of;
 use motorpool::{Class, Error, ErrorKind, Failure, Result, State, TaskId, TaskRecord};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -66,7 +67,7 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let lane = spec.lane();
     let placed = task::place(call, &reached, spec).await?;
     // It is submitted: what can no longer be asked is left out.
-    if let Ok(Some(warning)) = task::lane_warning(call, &reached, lane.as_str()).await {
+    if let Ok(Some(warning)) = task::lane_warning(call, &reached, &lane).await {
         tell(&format!("warning: {warning}"));
     }
     tell(&if placed.fresh {
@@ -307,7 +308,9 @@ impl Follow<'_> {
             WaitsFor::Fitness(unfit) => unfit.clone(),
             WaitsFor::Turn => {
                 self.unfit_since = None;
-                return look.record.reason.as_deref().map(harmless).or_else(|| Some("waits for its turn".into()));
+                let turn =
+                    if look.record.state == State::Delayed { "waits for its time" } else { "waits for its turn" };
+                return look.record.reason.as_deref().map(harmless).or_else(|| Some(turn.into()));
             }
             WaitsFor::Worker => {
                 self.unfit_since = None;
@@ -336,7 +339,8 @@ impl Follow<'_> {
     /// An embedded pool without any worker: says where to look; gives up where none can ever come.
     fn miss_worker(&mut self, lane: &str) {
         let Some(joined) = &self.reached.joined else {
-            return self.say_once(format!("no live worker serves the lane {lane}; waiting for one"));
+            let lane = Lane::parse(lane).words();
+            return self.say_once(format!("no live worker serves {lane}; waiting for one"));
         };
         if self.began.elapsed() < NO_WORKER {
             return;
@@ -353,7 +357,8 @@ impl Follow<'_> {
             return;
         }
         let log = place.dir().join("host.log");
-        self.say_once(format!("no worker serves the lane {lane} yet; still waiting, see {}", log.display()));
+        let lane = Lane::parse(lane).words();
+        self.say_once(format!("no worker serves {lane} yet; still waiting, see {}", log.display()));
     }
 
     fn say_once(&mut self, words: String) {

@@ -15,6 +15,7 @@ pub(super) fn json(record: &TaskRecord) -> Value {
     value["coordinator"] = record.coordinator.clone().into();
     value["project_dir"] = spec.and_then(|spec| spec.project_dir.clone()).into();
     value["options"] = spec.and_then(|spec| serde_json::to_value(&spec.options).ok()).into();
+    value["retry_of"] = spec.and_then(|spec| spec.retry_of).map(|id| id.to_string()).into();
     value["prompt"] = spec.map(|spec| spec.prompt.clone()).into();
     value
 }
@@ -45,6 +46,7 @@ pub(super) fn text(record: &TaskRecord) -> String {
     add("tool", record.tool.clone());
     if let Some(spec) = &record.spec {
         add("directory", spec.project_dir.clone());
+        add("retry of", spec.retry_of.map(|id| id.to_string()));
         if let Ok(Value::Object(options)) = serde_json::to_value(&spec.options) {
             let words = options.iter().map(|(name, value)| format!("{name}={value}"));
             add("options", Some(words.collect::<Vec<_>>().join(" ")).filter(|words| !words.is_empty()));

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use motorpool::domain::lane::Lane;
 use motorpool::domain::options::PermissionMode;
 use motorpool::settings::{self, Scope};
 use motorpool::{Class, Error, ErrorKind, Filter, Result, Spec, State, TaskId, TaskRecord};
@@ -50,11 +51,13 @@ pub(super) fn mode_text(id: TaskId, mode: PermissionMode) -> String {
 }
 
 /// A warning where nobody serves the lane.
-pub(super) async fn lane_warning(call: &Call, reached: &Reached, lane: &str) -> Result<Option<String>> {
+pub(super) async fn lane_warning(call: &Call, reached: &Reached, lane: &Lane) -> Result<Option<String>> {
     let workers = reached.pool.workers().await?;
     // Workers of a pool that was just started are still coming.
-    let coming = reached.joined.is_some() && workers.is_empty() && call.settings.lanes.iter().any(|one| one == lane);
-    let served = coming || workers.iter().any(|worker| worker.serves(lane));
+    let is_set = call.settings.lanes.iter().any(|one| one == lane.name());
+    let coming = reached.joined.is_some() && workers.is_empty() && is_set && lane.is_plain();
+    let word = lane.to_string();
+    let served = coming || workers.iter().any(|worker| worker.serves(&word));
     Ok((!served).then(|| work::unserved(lane)))
 }
 
@@ -68,11 +71,11 @@ pub(super) async fn submit(call: &Call, matches: &ArgMatches) -> Result<u8> {
 
 /// Submits and says so, without following.
 pub(super) async fn submit_to(call: &Call, reached: &Reached, spec: Spec) -> Result<u8> {
-    let lane = spec.lane();
+    let (lane, delay_s) = (spec.lane(), spec.options.delay_s);
     let placed = place(call, reached, spec).await?;
     let id = placed.id;
     // It is submitted: what can no longer be asked is left out.
-    let warning = lane_warning(call, reached, lane.as_str()).await.unwrap_or_default();
+    let warning = lane_warning(call, reached, &lane).await.unwrap_or_default();
     if let Some(warning) = &warning {
         tell(&format!("warning: {warning}"));
     }
@@ -80,11 +83,14 @@ pub(super) async fn submit_to(call: &Call, reached: &Reached, spec: Spec) -> Res
         tell(&format!("{id} was submitted before with this --once key; no second task is made"));
     } else {
         tell(&mode_text(id, placed.mode));
+        if let Some(seconds) = delay_s {
+            tell(&format!("{id} begins in {}", time::span(seconds * 1000)));
+        }
     }
     if call.json {
-        let state = if placed.fresh { State::Pending } else { reached.pool.task(id).await?.state };
+        let state = if placed.fresh { placed.state } else { reached.pool.task(id).await?.state };
         print_json(&json!({
-            "id": id, "state": state.word(), "created": placed.fresh, "lane": lane,
+            "id": id, "state": state.word(), "created": placed.fresh, "lane": lane.to_string(),
             "permission_mode": placed.mode.word(), "warning": warning,
         }))?;
     } else {
@@ -230,6 +236,35 @@ pub(super) async fn cancel(call: &Call, matches: &ArgMatches) -> Result<u8> {
         "{id} is still {state}: its worker was asked to stop and has not proved yet that it did"
     ))
     .hint(format!("`motorpool result {id} --wait` waits for it")))
+}
+
+pub(super) fn retry_command() -> Command {
+    looking(
+        Command::new("retry")
+            .about("Try a task anew that failed or was cancelled: as a new task, whose id is printed")
+            .arg(id_arg())
+            .arg(json_arg("print {id, state, …}"))
+            .after_help("Example:\n  motorpool retry t17\n`motorpool list --state failed` lists what failed."),
+    )
+}
+
+pub(super) async fn retry(call: &Call, matches: &ArgMatches) -> Result<u8> {
+    let id = id_of(matches)?;
+    reach::check(call)?;
+    call.refuse_inside_run("retry")?;
+    let reached = reach::reach(call, Wish::Submit).await?;
+    reached.task(id).await?;
+    let made = reached.pool.retry(id).await?;
+    if !made.fresh {
+        tell(&format!("{id} was tried anew before, as {}; no second task is made", made.id));
+    }
+    if call.json {
+        let state = reached.pool.task(made.id).await?.state;
+        print_json(&json!({ "id": made.id, "state": state.word(), "created": made.fresh, "retry_of": id }))?;
+    } else {
+        print(&format!("{}\n", made.id))?;
+    }
+    Ok(0)
 }
 
 pub(super) fn list_command() -> Command {

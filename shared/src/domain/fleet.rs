@@ -1,6 +1,7 @@
 //! Workers as the pool sees them: presence, fitness, and what a task waits for.
 
 use super::attempt::Class;
+use super::lane::Lane;
 
 /// A worker's own word that it cannot work now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Worker {
     pub claude: Option<String>,
     /// The lanes it serves, in its order.
     pub lanes: Vec<String>,
+    /// What it has, as tasks may need it.
+    pub labels: Vec<String>,
     /// Why it claims nothing, where it does not.
     pub unfit: Option<Unfit>,
     /// Finishes what it has and claims no more.
@@ -46,7 +49,7 @@ impl Worker {
     /// Whether it could take a task of this lane, now or when it is free.
     #[must_use]
     pub fn serves(&self, lane: &str) -> bool {
-        !self.draining && self.lanes.iter().any(|one| one == lane)
+        !self.draining && Lane::parse(lane).is_served_by(&self.lanes, &self.labels)
     }
 }
 
@@ -89,6 +92,7 @@ mod tests {
             version: "0".into(),
             claude: None,
             lanes: vec![lane.into()],
+            labels: vec![],
             unfit: unfit.map(|class| Unfit { class, message: "no".into(), hint: None, until_ms: None }),
             draining: false,
             task: None,

@@ -22,9 +22,13 @@ pub const CALL_RECORDS: usize = 1000;
 pub const MAX_PENDING: u64 = 100_000;
 /// Most tags of a task.
 pub const TAGS: usize = 32;
+/// Longest label of a worker, in bytes.
+pub const LABEL_BYTES: usize = 64;
+/// Most labels that a task may need, or a worker be given.
+pub const LABELS: usize = 16;
 /// Longest tag, key (`once`) or coordinator's name, in bytes.
 pub const KEY_BYTES: usize = 200;
-/// Longest time a task may run, in seconds: 30 days.
+/// Longest time a task may run, be silent, wait or be delayed, in seconds: 30 days.
 pub const TIMEOUT_S: u64 = 30 * 24 * 3600;
 /// Most attempts a task may ask for.
 pub const MAX_ATTEMPTS: u32 = 100;

@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod event;
 pub mod fleet;
 pub mod ids;
+pub mod lane;
 pub mod limits;
 pub mod merge;
 pub mod options;

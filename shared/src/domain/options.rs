@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::ids::Name;
-use super::limits;
 use super::state::words;
+use super::{lane, limits};
 use crate::error::{Error, Result, nearest};
 
 words! {
@@ -44,6 +44,18 @@ words! {
         Auto = "auto",
         /// Everything.
         BypassPermissions = "bypassPermissions",
+    }
+}
+
+words! {
+    /// Whose turn comes first. Who has waited for 10 minutes is taken one class higher, for 20 minutes two.
+    Priority {
+        /// Before all others.
+        High = "high",
+        /// Where nobody says.
+        Normal = "normal",
+        /// When nothing else is there.
+        Low = "low",
     }
 }
 
@@ -116,25 +128,25 @@ pub const TABLE: &[OptionRow] = &[
     row("json_schema", Kind::Json, "the answer as JSON of this schema"),
     row("max_budget_usd", Kind::Money, "stop after this cost in US dollars (checked between turns)"),
     row("timeout_s", Kind::Count, "end the run after so many seconds"),
+    row("idle_timeout_s", Kind::Count, "end the run when Claude and its tools were silent for so many seconds"),
+    row("queue_timeout_s", Kind::Count, "fail if no run has begun so many seconds after it could"),
     row("max_attempts", Kind::Count, "how often the task is tried (3)"),
     row("working_dir", Kind::Text, "the directory it works in, as the worker sees it"),
     row("isolation", Kind::Text, "none: the working directory itself"),
     row("lane", Kind::Text, "the queue it stands in (default)"),
+    row("needs", Kind::List, "labels that its worker must have, as in gpu, os:linux or host:NAME"),
+    row("priority", Kind::Text, "high, normal or low; who has waited for 10 minutes is taken one class higher"),
+    row("delay_s", Kind::Count, "begin no earlier than in so many seconds"),
     row("tags", Kind::List, "words to find it by"),
     row("once", Kind::Text, "a key: a second task with it is not made, the first one's id is the answer"),
     row("fail_on_denied", Kind::Flag, "a denied tool makes the task fail"),
     row("coordinator", Kind::Text, "the name under which the work is handed over"),
-    row("idle_timeout_s", Kind::Count, ""),
-    row("queue_timeout_s", Kind::Count, ""),
     row("repo", Kind::Text, ""),
     row("base_ref", Kind::Text, ""),
     row("check", Kind::Text, ""),
     row("check_timeout_s", Kind::Count, ""),
     row("check_retries", Kind::Count, ""),
     row("touches", Kind::List, ""),
-    row("needs", Kind::List, ""),
-    row("priority", Kind::Text, ""),
-    row("delay_s", Kind::Count, ""),
     row("after", Kind::List, ""),
     row("after_failure", Kind::Text, ""),
     row("review", Kind::Flag, ""),
@@ -195,6 +207,12 @@ pub struct TaskOptions {
     /// `timeout_s`, seconds
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
+    /// `idle_timeout_s`, seconds
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_s: Option<u64>,
+    /// `queue_timeout_s`, seconds
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_timeout_s: Option<u64>,
     /// `max_attempts`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
@@ -207,6 +225,15 @@ pub struct TaskOptions {
     /// `lane`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lane: Option<Name>,
+    /// `needs`
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
+    /// `priority`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// `delay_s`, seconds
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_s: Option<u64>,
     /// `tags`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
@@ -277,6 +304,8 @@ impl TaskOptions {
             "json_schema" => self.json_schema = Some(value.clone()),
             "max_budget_usd" => self.max_budget_usd = value.as_f64(),
             "timeout_s" => self.timeout_s = Some(count(value, limits::TIMEOUT_S)?),
+            "idle_timeout_s" => self.idle_timeout_s = Some(count(value, limits::TIMEOUT_S)?),
+            "queue_timeout_s" => self.queue_timeout_s = Some(count(value, limits::TIMEOUT_S)?),
             "max_attempts" => self.max_attempts = Some(count(value, u64::from(limits::MAX_ATTEMPTS))? as u32),
             "working_dir" => self.working_dir = Some(text()),
             "isolation" => {
@@ -288,6 +317,9 @@ impl TaskOptions {
                 });
             }
             "lane" => self.lane = Some(text().parse()?),
+            "needs" => self.needs = list(),
+            "priority" => self.priority = Some(text().parse()?),
+            "delay_s" => self.delay_s = Some(count(value, limits::TIMEOUT_S)?),
             "tags" => self.tags = list(),
             "once" => self.once = Some(text()),
             "fail_on_denied" => self.fail_on_denied = flag,
@@ -338,6 +370,13 @@ impl TaskOptions {
         if self.tags.len() > limits::TAGS {
             return Err(Error::usage(format!("{} tags; at most {} are taken", self.tags.len(), limits::TAGS))
                 .hint("give fewer"));
+        }
+        if self.needs.len() > limits::LABELS {
+            return Err(Error::usage(format!("{} labels; at most {} are taken", self.needs.len(), limits::LABELS))
+                .hint("give fewer"));
+        }
+        for label in &self.needs {
+            lane::check_label(label)?;
         }
         for tag in &self.tags {
             if tag.trim().is_empty() || tag.len() > limits::KEY_BYTES || tag.chars().any(char::is_control) {
@@ -402,6 +441,7 @@ mod tests {
                 ("effort", _) => json!("high"),
                 ("permission_mode", _) => json!("plan"),
                 ("isolation", _) => json!("none"),
+                ("priority", _) => json!("low"),
                 (_, Kind::Text) => json!("text"),
                 (_, Kind::Count) => json!(2),
                 (_, Kind::Money) => json!(0.5),
@@ -419,7 +459,7 @@ mod tests {
         for (given, message, hint) in [
             (json!({"modle": "x"}), "unknown option modle", "did you mean model?"),
             (json!({"worktree": true}), "unknown option worktree", "the options are"),
-            (json!({"priority": "high"}), "priority is not built yet", "leave it out"),
+            (json!({"review": true}), "review is not built yet", "leave it out"),
             (json!({"isolation": "worktree"}), "not built yet", "none"),
             (json!({"effort": "hihg"}), "option effort: \"hihg\"", "did you mean high?"),
             (json!({"max_turns": 0}), "option max_turns: 0", "from 1"),

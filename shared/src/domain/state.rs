@@ -108,6 +108,8 @@ words! {
         Due = "due",
         /// Somebody stopped it.
         Cancel = "cancel",
+        /// It had waited for longer than it was to (`queue_timeout_s`).
+        Expire = "expire",
         /// It had lost its place in the lane and was given a new one.
         Repair = "repair",
     }
@@ -116,9 +118,11 @@ words! {
 /// The legal moves: from (nothing: not yet there), cause, to. Docs and tests are drawn from it.
 pub const MOVES: &[(Option<State>, Cause, State)] = &[
     (None, Cause::Submit, State::Pending),
+    (None, Cause::Submit, State::Delayed),
     (Some(State::Pending), Cause::Claim, State::Running),
     (Some(State::Pending), Cause::Cancel, State::Cancelled),
     (Some(State::Pending), Cause::Repair, State::Pending),
+    (Some(State::Pending), Cause::Expire, State::Failed),
     (Some(State::Delayed), Cause::Due, State::Pending),
     (Some(State::Delayed), Cause::Cancel, State::Cancelled),
     (Some(State::Running), Cause::Complete, State::Completed),

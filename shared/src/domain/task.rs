@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::attempt::{Class, Failure};
-use super::ids::{Name, TaskId};
+use super::ids::TaskId;
+use super::lane::Lane;
 use super::limits;
 use super::options::TaskOptions;
 use super::state::State;
@@ -23,6 +24,9 @@ pub struct Spec {
     /// The submitter's project directory: where an embedded pool's task works if nothing else is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project_dir: Option<String>,
+    /// The task that it tries anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<TaskId>,
     /// What a later version wrote.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
@@ -34,13 +38,13 @@ impl Spec {
         let prompt = prompt.into();
         limits::check_prompt(&prompt)?;
         options.check()?;
-        Ok(Self { prompt, options, project_dir: None, unknown: Map::new() })
+        Ok(Self { prompt, options, project_dir: None, retry_of: None, unknown: Map::new() })
     }
 
     /// The lane it stands in.
     #[must_use]
-    pub fn lane(&self) -> Name {
-        self.options.lane.clone().unwrap_or_default()
+    pub fn lane(&self) -> Lane {
+        Lane::new(&self.options.lane.clone().unwrap_or_default(), &self.options.needs)
     }
 }
 

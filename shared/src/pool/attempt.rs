@@ -12,6 +12,7 @@ use super::sweep::keep_sweeping;
 use super::{Backoff, LONGEST_BACKOFF, Pool, chance};
 use crate::domain::attempt::{History, Outcome, decide};
 use crate::domain::ids::{TaskId, WorkerId};
+use crate::domain::lane;
 use crate::domain::options::TaskOptions;
 use crate::domain::task::Spec;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +33,11 @@ pub struct Seat {
     line: Line,
     waiter: Waiter,
     presence: Presence,
+    /// The lanes that it serves with its labels, as far as they are known.
+    served: Vec<String>,
+    lanes_version: String,
+    /// The version of the list of lanes that the pool told last.
+    lanes_told: String,
     config_version: String,
     config: TaskOptions,
     sweeping: Arc<AtomicBool>,
@@ -110,7 +116,10 @@ impl Seat {
             call: 0,
             line: Line::default(),
             waiter: Waiter::default(),
+            served: lane::served(&presence.lanes, &presence.labels, &[]),
             presence,
+            lanes_version: String::new(),
+            lanes_told: "0".to_owned(),
             config_version: "0".to_owned(),
             config: TaskOptions::default(),
             sweeping: Arc::new(AtomicBool::new(false)),
@@ -169,7 +178,7 @@ impl Seat {
         match fleet::present(&reply)? {
             None => self.renew().await,
             Some(present) => {
-                self.hear(News { sweep: present.sweep, config: None });
+                self.hear(News { sweep: present.sweep, ..News::default() });
                 Ok(())
             }
         }
@@ -189,18 +198,25 @@ impl Seat {
 
     /// Takes the next task, if there is one. `token` is the lane whose token woke this worker.
     pub async fn claim(&mut self, token: Option<&str>) -> Result<Claim> {
+        self.look_at_lanes().await;
         self.call += 1;
-        let call = attempt::claim(
-            self.id.as_str(),
-            self.call,
-            token.unwrap_or(""),
-            &self.config_version,
-            &self.presence.lanes,
-        );
+        let call = attempt::claim(self.id.as_str(), self.call, token.unwrap_or(""), &self.config_version, &self.served);
         let reply = self.until_answered(&call, None).await?;
         let (claimed, news) = attempt::claimed(&reply, 0)?;
         self.hear(news);
         self.taken(claimed).await
+    }
+
+    /// Learns which lanes there are, where that has changed: those with labels are not known from settings.
+    async fn look_at_lanes(&mut self) {
+        if self.lanes_told == self.lanes_version {
+            return;
+        }
+        // Redis away: what is known is served until the next claim.
+        if let Ok(known) = self.pool.store().lane_names().await {
+            self.served = lane::served(&self.presence.lanes, &self.presence.labels, &known);
+            self.lanes_version.clone_from(&self.lanes_told);
+        }
     }
 
     async fn taken(&mut self, claimed: Claimed) -> Result<Claim> {
@@ -218,7 +234,7 @@ impl Seat {
     /// for good: a token that a dropped wait had taken is replaced within a second by the sweep.
     pub async fn wait_for_work(&mut self) -> Option<String> {
         let block = (self.lease / 3).max(Duration::from_millis(100));
-        match self.pool.store().wait_for_token(&mut self.waiter, &self.presence.lanes, block).await {
+        match self.pool.store().wait_for_token(&mut self.waiter, &self.served, block).await {
             Ok(token) => token,
             // After a broken connection it claims before it blocks.
             Err(_) => {
@@ -274,7 +290,7 @@ impl Seat {
             outcome,
             &verdict,
             &self.config_version,
-            &self.presence.lanes,
+            &self.served,
         );
         let reply = self.until_settled(&lease, &call).await?;
         if reply.word() == "unknown" && reply.len() == 2 {
@@ -316,6 +332,9 @@ impl Seat {
         {
             self.config = options;
             self.config_version = version;
+        }
+        if !news.lanes_version.is_empty() {
+            self.lanes_told = news.lanes_version;
         }
         if news.sweep && !self.sweeping.swap(true, Ordering::SeqCst) {
             tokio::spawn(keep_sweeping(self.pool.clone(), self.id.clone(), Arc::clone(&self.sweeping)));

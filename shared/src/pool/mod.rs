@@ -4,6 +4,7 @@
 //! twice without a second effect. Not here: what an answer looks like on a screen, and anything that knows Redis.
 
 mod attempt;
+mod events;
 mod feed;
 mod fleet;
 mod news;
@@ -26,6 +27,7 @@ use crate::store::Store;
 use crate::store::script::{Call, CallError, Reply};
 
 pub use attempt::{Beat, Claim, Lease, Seat};
+pub use events::{Events, Logged, Since};
 pub use feed::Notice;
 pub use fleet::{LaneStatus, PoolStatus, Redis};
 pub use news::{News, NewsMark, Unseen};

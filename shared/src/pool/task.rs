@@ -75,6 +75,29 @@ impl Pool {
         Ok(submitted)
     }
 
+    /// Tries a task anew that failed or was cancelled: a new task with the same prompt and options, but its key. Asked
+    /// for again it makes no second one.
+    ///
+    /// # Errors
+    /// An id that nobody knows; a task that is not over, or that succeeded; as [`Pool::submit`].
+    pub async fn retry(&self, id: TaskId) -> Result<Submitted> {
+        let record = self.task(id).await?;
+        if !matches!(record.state, State::Failed | State::Cancelled) {
+            return Err(Error::refused(format!(
+                "{id} is {}; only what failed or was cancelled is tried anew",
+                record.state
+            ))
+            .hint("submit it once more for a second result"));
+        }
+        let Some(mut spec) = record.spec else {
+            return Err(Error::failed(format!("what {id} was asked is not known any more")));
+        };
+        spec.options.once = Some(format!("retry of {id}"));
+        spec.options.delay_s = None;
+        spec.retry_of = Some(id);
+        self.submit(spec).await
+    }
+
     /// Stops a task: one that does not run is over at once; the worker of one that runs is asked, and `running` is
     /// the answer until it is proved gone. A task that is over stays as it is.
     ///

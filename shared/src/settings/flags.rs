@@ -35,7 +35,7 @@ fn arg(row: &Row, name: String, doc: String) -> Arg {
         Kind::Switch if !is_file => {
             arg.num_args(0..=1).default_missing_value("yes").require_equals(true).value_name("yes|no")
         }
-        Kind::Names | Kind::List | Kind::Paths => arg.action(ArgAction::Append).value_name("LIST"),
+        Kind::Names | Kind::Labels | Kind::List | Kind::Paths => arg.action(ArgAction::Append).value_name("LIST"),
         Kind::Duration(..) => arg.value_name("TIME"),
         Kind::Count(..) => arg.value_name("N"),
         Kind::Path if arg_is_file(row) => arg.value_name("FILE"),

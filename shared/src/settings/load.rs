@@ -93,6 +93,8 @@ pub struct Settings {
     pub working_dir: PathBuf,
     /// Lanes that a worker serves, in order.
     pub lanes: Vec<String>,
+    /// Labels of a worker besides its own.
+    pub labels: Vec<String>,
     /// Highest permission mode that a task may ask for: one of [`super::MODES`].
     pub allow_mode: String,
     /// Where tasks may run; empty: in and below the worker's directory.
@@ -208,7 +210,7 @@ fn from_file(file: &Path, sources: &Sources) -> Result<Level> {
 /// A file's value as texts. Numbers and switches may be written as such.
 fn file_texts(name: &str, value: toml::Value) -> Result<Vec<String>, Bad> {
     let kind = row_of(name).map(|row| row.kind);
-    let list = matches!(kind, Some(Kind::Names | Kind::List | Kind::Paths));
+    let list = matches!(kind, Some(Kind::Names | Kind::Labels | Kind::List | Kind::Paths));
     match value {
         toml::Value::String(text) => Ok(split(name, &text)),
         toml::Value::Integer(number) => Ok(vec![number.to_string()]),
@@ -229,7 +231,9 @@ fn file_texts(name: &str, value: toml::Value) -> Result<Vec<String>, Bad> {
 /// Lists are separated by commas; everything else is one text.
 fn split(name: &str, text: &str) -> Vec<String> {
     match row_of(name).map(|row| row.kind) {
-        Some(Kind::Names | Kind::List | Kind::Paths) => text.split(',').map(|item| item.trim().to_owned()).collect(),
+        Some(Kind::Names | Kind::Labels | Kind::List | Kind::Paths) => {
+            text.split(',').map(|item| item.trim().to_owned()).collect()
+        }
         _ => vec![text.to_owned()],
     }
 }
@@ -241,7 +245,7 @@ fn add(level: &mut Level, name: &str, given: Given, sources: &Sources, spell: im
         (None, Some(row)) if row.file => (row, read_value(given, sources)?),
         _ => return Err(unknown(name, &given.origin, spell)),
     };
-    let list = matches!(row.kind, Kind::Names | Kind::List | Kind::Paths);
+    let list = matches!(row.kind, Kind::Names | Kind::Labels | Kind::List | Kind::Paths);
     if !list && given.texts.len() != 1 {
         let bad = Bad { what: "is given more than once".into(), hint: "give it once".into() };
         return Err(refusal(&given.origin, bad));
@@ -326,6 +330,7 @@ fn settings(sources: &Sources, given: &Level) -> Settings {
         },
         working_dir: one_path("working-dir").unwrap_or_else(|| sources.current_dir.clone()),
         lanes: find("lanes").map_or_else(|| vec![default_of("lanes")], |given| given.texts.clone()),
+        labels: list("labels"),
         allow_mode: text_or_default("allow-mode"),
         allow_dir: find("allow-dir")
             .map(|given| given.texts.iter().map(|text| path(text, &given.base, sources)).collect())

@@ -22,6 +22,8 @@ pub enum Kind {
     Duration(u64, u64),
     /// Names, separated by commas; as a flag also repeated; in a file an array.
     Names,
+    /// Labels, written as names are.
+    Labels,
     /// Text items, separated by commas; as a flag also repeated; in a file an array.
     List,
     /// Paths, separated by commas; as a flag also repeated; in a file an array.
@@ -112,8 +114,7 @@ pub const INTERNAL_VARIABLES: &[&str] = &[
 ];
 
 /// Names that the surface promises and this release does not know yet.
-pub const NOT_BUILT: &[&str] =
-    &["labels", "mcp-config", "budget-usd", "allow-repo", "allow-check", "config-dir-per-slot"];
+pub const NOT_BUILT: &[&str] = &["mcp-config", "budget-usd", "allow-repo", "allow-check", "config-dir-per-slot"];
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -187,6 +188,13 @@ pub const TABLE: &[Row] = &[
     row("claude-bin", Kind::Program, "claude", Scope::Worker, "the Claude Code CLI"),
     row("working-dir", Kind::Path, "(the start directory)", Scope::Worker, "directory of tasks that name none"),
     row("lanes", Kind::Names, "default", Scope::Worker, "lanes that a worker serves, in order"),
+    row(
+        "labels",
+        Kind::Labels,
+        "(machine:…, host:…, os:…, arch:…)",
+        Scope::Worker,
+        "what a worker has besides those, for tasks that need it, as in gpu",
+    ),
     row(
         "allow-mode",
         Kind::Choice(MODES),

@@ -163,7 +163,11 @@ fn what_is_wrong_names_the_place_and_what_would_do() {
         ),
         ("env", "MOTORPOOL_SLOT_S=1", "MOTORPOOL_SLOT_S is no setting; did you mean MOTORPOOL_SLOTS?"),
         ("env", "MOTORPOOL_BANANA=1", "MOTORPOOL_BANANA is no setting; docs/settings.md lists them all"),
-        ("env", "MOTORPOOL_LABELS=gpu", "MOTORPOOL_LABELS is not built yet; leave it out in this release"),
+        (
+            "env",
+            "MOTORPOOL_LABELS=a b",
+            "MOTORPOOL_LABELS: \"a b\" is no label; use 1 to 64 letters, digits, dots, colons, _ and -, as in gpu or os:linux",
+        ),
         (
             "env",
             "MOTORPOOL_REDIS_URL_FILE=/nothing/here",
@@ -178,7 +182,7 @@ fn what_is_wrong_names_the_place_and_what_would_do() {
         ),
         ("file", "slots = [1]", "slots in FILE has the wrong type; write one value in quotes"),
         ("file", "lanes = [1]", "lanes in FILE has an item that is no text; put each in quotes"),
-        ("file", "[labels]\na = 1", "labels in FILE is not built yet; leave it out in this release"),
+        ("file", "[labels]\na = 1", "labels in FILE has the wrong type; write one value in quotes"),
         ("file", "[banana]\na = 1", "banana in FILE is no setting; docs/settings.md lists them all"),
     ];
     for (kind, text, expected) in cases {

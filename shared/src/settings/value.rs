@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::table::Kind;
+use crate::domain::lane;
 use crate::error::nearest;
 
 /// Permission modes, from the most to the least careful.
@@ -88,6 +89,10 @@ pub(super) fn check(kind: Kind, text: &str) -> Result<(), Bad> {
             _ => Ok(()),
         },
         Kind::Name | Kind::Names => name(text),
+        Kind::Labels => match lane::check_label(text) {
+            Ok(()) => Ok(()),
+            Err(error) => bad("is no label", error.hint_text().unwrap_or_default()),
+        },
         Kind::Count(least, most) => count(text, least, most).map(drop),
         Kind::Duration(least, most) => duration_within(text, least, most).map(drop),
         Kind::Switch => switch(text).map(drop),

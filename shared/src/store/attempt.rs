@@ -33,6 +33,8 @@ pub(crate) struct News {
     pub(crate) sweep: bool,
     /// The pool's defaults, where they are newer than what the worker knows: version and JSON.
     pub(crate) config: Option<(String, String)>,
+    /// The version of the list of lanes; empty where it was not told.
+    pub(crate) lanes_version: String,
 }
 
 /// What a claim answered.
@@ -72,7 +74,7 @@ pub(crate) fn claimed(reply: &Reply, at: usize) -> Result<(Claimed, News)> {
     if reply.text(at) == "idle" {
         return Ok((Claimed::Idle, news));
     }
-    let at = at + 4;
+    let at = at + 5;
     let id: TaskId = reply.text(at).parse()?;
     let spec = serde_json::from_str(reply.text(at + 3))
         .map_err(|error| Error::failed(format!("the spec of task {id} cannot be read: {error}")))?;
@@ -98,6 +100,7 @@ fn news(reply: &Reply, at: usize) -> News {
     let options = reply.text(at + 2);
     News {
         sweep: reply.text(at) == "1",
+        lanes_version: reply.text(at + 3).to_owned(),
         config: (!options.is_empty()).then(|| (reply.text(at + 1).to_owned(), options.to_owned())),
     }
 }

@@ -166,6 +166,73 @@ impl Store {
     }
 }
 
+/// One transition as the log keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it stands in the log; the cursor behind it.
+    pub cursor: String,
+    /// When it happened, in milliseconds since 1970 by Redis's clock.
+    pub time_ms: u64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// A part of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Page {
+    pub(crate) entries: Vec<Entry>,
+    /// The entry of the cursor is not there any more: what stood between it and these may be gone too.
+    pub(crate) lagged: bool,
+}
+
+/// The cursor before everything.
+pub(crate) const START: &str = "0-0";
+
+impl Store {
+    /// The log behind a cursor, at most `count` entries.
+    pub(crate) async fn log_since(&self, cursor: &str, count: u64) -> Result<Page, CallError> {
+        let mut connection = self.connector.pooled().await?;
+        let key = self.keys.events();
+        let mut pipe = redis::pipe();
+        // At one moment, or the log could be cut in between.
+        pipe.atomic();
+        pipe.cmd("XRANGE").arg(&key).arg(&[cursor, cursor]);
+        pipe.cmd("XRANGE").arg(&key).arg(format!("({cursor}")).arg(&["+", "COUNT"]).arg(count);
+        pipe.cmd("XREVRANGE").arg(&key).arg(&["+", "-", "COUNT", "1"]);
+        let (own, mut page, last): (StreamRangeReply, StreamRangeReply, StreamRangeReply) =
+            pipe.query_async(&mut *connection).await.map_err(|error| sort_error(&error))?;
+        let lagged = cursor != START && own.ids.is_empty();
+        // Not the log that the cursor is from: everything in it is new.
+        if lagged && page.ids.is_empty() && !last.ids.is_empty() {
+            page = redis::cmd("XRANGE")
+                .arg(&key)
+                .arg(&["-", "+", "COUNT"])
+                .arg(count)
+                .query_async(&mut *connection)
+                .await
+                .map_err(|error| sort_error(&error))?;
+        }
+        let entries = page.ids.into_iter().filter_map(|entry| {
+            let (notice, time_ms): (String, u64) = (entry.get("e")?, entry.get("t")?);
+            Some(Entry { event: Event::parse(&notice)?, time_ms, cursor: entry.id })
+        });
+        Ok(Page { entries: entries.collect(), lagged })
+    }
+
+    /// The cursor before the last `count` entries.
+    pub(crate) async fn log_before(&self, count: u64) -> Result<String, CallError> {
+        let last = self.last_of(&self.keys.events(), count + 1).await?;
+        let is_all = last.len() as u64 <= count;
+        Ok(last.into_iter().next().filter(|_| !is_all).map_or_else(|| START.to_owned(), |entry| entry.id))
+    }
+
+    /// The cursor behind everything that has happened so far.
+    pub(crate) async fn log_end(&self) -> Result<String, CallError> {
+        let last = self.last_of(&self.keys.events(), 1).await?;
+        Ok(last.into_iter().next().map_or_else(|| START.to_owned(), |entry| entry.id))
+    }
+}
+
 /// XREAD answers nil where there is nothing, which the client takes for a wrong type.
 fn is_empty(error: &redis::RedisError) -> bool {
     error.kind() == redis::ErrorKind::UnexpectedReturnType && format!("{error}").contains(&format!("{:?}", Value::Nil))

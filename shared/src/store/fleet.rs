@@ -20,6 +20,8 @@ pub struct Presence {
     pub claude: Option<String>,
     /// The lanes it serves, in its order.
     pub lanes: Vec<String>,
+    /// What it has, as tasks may need it.
+    pub labels: Vec<String>,
     /// Why it claims nothing, where it does not.
     pub unfit: Option<Unfit>,
     /// It finishes what it has and claims no more.
@@ -34,6 +36,7 @@ pub(crate) fn presence(worker: &str, verb: &str, pool_id: &str, lease_ms: u64, k
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("claude", known.claude.clone().unwrap_or_default()),
         ("lanes", known.lanes.join("\n")),
+        ("labels", known.labels.join("\n")),
         ("draining", if known.draining { "1" } else { "0" }.to_owned()),
         ("unfit_class", unfit.map_or("", |unfit| unfit.class.word()).to_owned()),
         ("unfit_message", unfit.map(|unfit| unfit.message.clone()).unwrap_or_default()),
@@ -111,20 +114,22 @@ impl Store {
         Ok(workers.map(|((id, seen_ms), hash)| read(id, now_ms.saturating_sub(seen_ms as u64), &hash)).collect())
     }
 
+    /// Every lane that was used of late.
+    pub(crate) async fn lane_names(&self) -> Result<Vec<String>, CallError> {
+        let mut connection = self.connector.pooled().await?;
+        let mut names = redis::cmd("ZRANGE");
+        names.arg(self.keys.lanes()).arg(&["0", "-1"]);
+        names.query_async(&mut *connection).await.map_err(|error| sort_error(&error))
+    }
+
     /// Every lane with how many tasks wait in it, and for how many milliseconds the oldest of them has.
     pub(crate) async fn lanes(&self) -> Result<Vec<(String, u64, Option<u64>)>, CallError> {
         let mut connection = self.connector.pooled().await?;
         let failed = |error: redis::RedisError| sort_error(&error);
         let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut *connection).await.map_err(failed)?;
         let now_ms = seconds * 1000 + micros / 1000;
-        let names: Vec<String> = redis::cmd("ZRANGE")
-            .arg(self.keys.lanes())
-            .arg(&["0", "-1"])
-            .query_async(&mut *connection)
-            .await
-            .map_err(failed)?;
         let mut lanes = Vec::new();
-        for name in names {
+        for name in self.lane_names().await? {
             let (mut waiting, mut oldest) = (0, None);
             for priority in ["high", "normal", "low"] {
                 let reply = Call::new("lane").arg(&name).arg(priority).send(&self.keys, &mut *connection).await?;
@@ -166,6 +171,7 @@ impl Store {
 
 fn read(id: String, silent_ms: u64, hash: &HashMap<String, String>) -> Worker {
     let text = |name: &str| hash.get(name).filter(|value| !value.is_empty()).cloned();
+    let listed = |name: &str| text(name).map(|list| list.lines().map(str::to_owned).collect()).unwrap_or_default();
     let unfit = text("unfit_class").map(|class| Unfit {
         class: class.parse().unwrap_or(Class::Internal),
         message: text("unfit_message").unwrap_or_default(),
@@ -178,7 +184,8 @@ fn read(id: String, silent_ms: u64, hash: &HashMap<String, String>) -> Worker {
         pid: text("pid").and_then(|pid| pid.parse().ok()).unwrap_or(0),
         version: text("version").unwrap_or_default(),
         claude: text("claude"),
-        lanes: text("lanes").map(|lanes| lanes.lines().map(str::to_owned).collect()).unwrap_or_default(),
+        lanes: listed("lanes"),
+        labels: listed("labels"),
         unfit,
         draining: text("draining").as_deref() == Some("1"),
         task: text("task"),

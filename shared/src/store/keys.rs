@@ -14,6 +14,8 @@ pub(crate) const OUTPUT_TTL_MS: u64 = 7 * 24 * 3600 * 1000;
 pub(crate) const WORKER_TTL_MS: u64 = 3600 * 1000;
 /// How long an empty lane is kept: a day.
 pub(crate) const LANE_UNUSED_MS: u64 = 24 * 3600 * 1000;
+/// After each such time of waiting a task is taken one class of priority earlier: 10 minutes.
+pub(crate) const AGE_MS: u64 = 10 * 60 * 1000;
 /// How long a terminal task is kept: 7 days.
 pub(crate) const RETENTION_MS: u64 = 7 * 24 * 3600 * 1000;
 
@@ -32,6 +34,8 @@ const FIELDS: &[&str] = &[
     "run_id",
     "full",
     "repaired",
+    "aged",
+    "lanes_version",
     // task
     "state",
     "spec",
@@ -51,6 +55,7 @@ const FIELDS: &[&str] = &[
     "estimated",
     "created",
     "ready",
+    "first_ready",
     "started",
     "ended",
     "n",
@@ -83,6 +88,7 @@ const FIELDS: &[&str] = &[
     "pid",
     "claude",
     "lanes",
+    "labels",
     "draining",
     "unfit_class",
     "unfit_message",
@@ -207,6 +213,7 @@ pub(crate) fn names_lua() -> String {
         ("OUTPUT_TTL_MS", OUTPUT_TTL_MS),
         ("WORKER_TTL_MS", WORKER_TTL_MS),
         ("LANE_UNUSED_MS", LANE_UNUSED_MS),
+        ("AGE_MS", AGE_MS),
         ("TOLD_KEPT", TOLD_KEPT),
     ] {
         let _ = writeln!(lua, "local {name} = {value}");

@@ -10,6 +10,7 @@ use super::record::{self, SHORT};
 use super::script::{Call, CallError, Reply, sort_error};
 use crate::domain::ids::TaskId;
 use crate::domain::limits;
+use crate::domain::options::Priority;
 use crate::domain::retry;
 use crate::domain::state::State;
 use crate::domain::task::{Record, Spec};
@@ -38,12 +39,14 @@ pub(crate) fn submission(specs: &[Spec], pool_id: &str, lease_ms: u64) -> Result
         call = call
             .arg(options.once.clone().unwrap_or_else(|| format!("auto-{}", Uuid::new_v4())))
             .arg(text)
-            .arg(spec.lane().as_str())
-            .arg("normal")
+            .arg(spec.lane().to_string())
+            .arg(options.priority.unwrap_or(Priority::Normal).word())
             .number(attempts)
             .arg(retry::if_lost(attempts))
             .arg(options.coordinator.as_deref().unwrap_or(""))
-            .arg(options.tags.join("\n"));
+            .arg(options.tags.join("\n"))
+            .number(options.delay_s.unwrap_or(0) * 1000)
+            .number(options.queue_timeout_s.unwrap_or(0) * 1000);
     }
     if specs.len() > limits::CALL_RECORDS || bytes > limits::CALL_BYTES && specs.len() > 1 {
         return Err(Error::usage(format!("{} tasks of {bytes} bytes are too much for one call", specs.len())));

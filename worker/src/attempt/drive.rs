@@ -48,6 +48,8 @@ pub struct Job {
     pub lease: Duration,
     /// `timeout_s` of the task.
     pub timeout: Option<Duration>,
+    /// `idle_timeout_s` of the task.
+    pub idle: Option<Duration>,
 }
 
 /// What a run needs of the rest of the world.
@@ -73,8 +75,12 @@ pub async fn drive(job: Job, outside: &impl Outside, notices: Notices) -> Finish
         Ok(started) => Run::new(started, &job.command),
         Err(error) => return Finished::Outcome(Box::new(not_started(&job.command, &error))),
     };
-    let rules =
-        Rules { lease_ms: millis(job.lease), timeout_ms: job.timeout.map(millis), structured: job.command.structured };
+    let rules = Rules {
+        lease_ms: millis(job.lease),
+        timeout_ms: job.timeout.map(millis),
+        idle_ms: job.idle.map(millis),
+        structured: job.command.structured,
+    };
     let now_ms = || millis(job.claimed.elapsed());
     let mut machine = Machine::new(rules, now_ms());
     let (mut cancel, mut stop) = (Some(notices.cancel), Some(notices.stop));

@@ -15,6 +15,8 @@ pub struct Rules {
     pub lease_ms: u64,
     /// `timeout_s` of the task.
     pub timeout_ms: Option<u64>,
+    /// `idle_timeout_s` of the task.
+    pub idle_ms: Option<u64>,
     /// A schema was given.
     pub structured: bool,
 }

@@ -40,6 +40,8 @@ const BEAT_AGAIN_MS: u64 = 1000;
 enum Why {
     Cancelled,
     Timeout,
+    /// During this call, if any.
+    Idle(Option<String>),
     Lonely,
     Stopped,
     Mute,
@@ -150,6 +152,7 @@ impl Machine {
             Stage::Running => {
                 due = due.min(self.lonely_ms());
                 due = due.min(self.rules.timeout_ms.map_or(u64::MAX, |timeout| self.begun_ms + timeout));
+                due = due.min(self.rules.idle_ms.map_or(u64::MAX, |idle| self.heard_ms + idle));
                 if !self.seen.began {
                     due = due.min(self.begun_ms + BEGIN_MS);
                 }
@@ -239,6 +242,9 @@ impl Machine {
         if self.stage == Stage::Running {
             if self.rules.timeout_ms.is_some_and(|timeout| now_ms >= self.begun_ms + timeout) {
                 self.end(now_ms, Why::Timeout, actions);
+            } else if self.rules.idle_ms.is_some_and(|idle| now_ms >= self.heard_ms + idle) {
+                let during = self.calls.last().map(|call| call.short.clone());
+                self.end(now_ms, Why::Idle(during), actions);
             } else if now_ms >= self.lonely_ms() {
                 self.end(now_ms, Why::Lonely, actions);
             } else if !self.seen.began && now_ms >= self.begun_ms + BEGIN_MS {
@@ -348,6 +354,17 @@ impl Machine {
                 failed(
                     Failure::new(Class::Timeout, format!("it ran for {seconds} s, the task's timeout_s"))
                         .hint("raise timeout_s, or split the task"),
+                )
+            }
+            Some(Why::Idle(during)) => {
+                let seconds = self.rules.idle_ms.unwrap_or_default() as f64 / 1000.0;
+                let during = during.as_ref().map(|call| format!(" in {call}")).unwrap_or_default();
+                failed(
+                    Failure::new(
+                        Class::Timeout,
+                        format!("it was silent for {seconds} s{during}, the task's idle_timeout_s"),
+                    )
+                    .hint("raise idle_timeout_s above the longest silent tool"),
                 )
             }
             Some(Why::Lonely) => stopped("Redis did not answer the worker for the lease".into()),

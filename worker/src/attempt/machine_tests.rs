@@ -22,7 +22,7 @@ struct Play {
 
 impl Play {
     fn new(timeout_ms: Option<u64>) -> Self {
-        let rules = Rules { lease_ms: 15_000, timeout_ms, structured: false };
+        let rules = Rules { lease_ms: 15_000, timeout_ms, idle_ms: None, structured: false };
         Self { machine: Machine::new(rules, 0), done: Vec::new(), now_ms: 0, answers: Beat::Ok, finished: None }
     }
 
@@ -120,7 +120,7 @@ fn stdin_stays_open_until_the_result() {
 
 #[test]
 fn beats_are_a_third_of_the_lease_apart_and_one_at_a_time() {
-    let rules = Rules { lease_ms: 15_000, timeout_ms: None, structured: false };
+    let rules = Rules { lease_ms: 15_000, timeout_ms: None, idle_ms: None, structured: false };
     let mut machine = Machine::new(rules, 100);
     assert_eq!(machine.due_ms(), 5000);
     assert_eq!(machine.on(4999, Input::Tick), []);
@@ -191,6 +191,19 @@ fn a_time_out_ends_it_and_says_which() {
 }
 
 #[test]
+fn a_silence_ends_it_and_says_during_what() {
+    let rules = Rules { lease_ms: 15_000, timeout_ms: None, idle_ms: Some(60_000), structured: false };
+    let quiet = || Play { machine: Machine::new(rules.clone(), 0), ..Play::new(None) };
+    let call = r#"{"type":"assistant","message":{"id":"a","model":"m","content":[
+        {"type":"tool_use","id":"c","name":"Bash","input":{"command":"make all"}}]}}"#;
+    let play = quiet().line(300, INIT).line(50_000, call).until(109_999);
+    assert!(!play.done.iter().any(|one| one.ends_with("interrupt")), "{:?}", play.done);
+    let play = play.until(110_100).line(110_200, ABORTED).exit(110_300, Exit::Code(0));
+    assert!(play.done.contains(&"110000 interrupt".to_owned()), "{:?}", play.done);
+    play.ended("timeout: it was silent for 60 s in Bash(make all), the task's idle_timeout_s");
+}
+
+#[test]
 fn a_lost_lease_ends_claude_at_once_and_writes_nothing() {
     let mut play = Play::new(None).line(300, INIT);
     play.answers = Beat::Stale;
@@ -248,7 +261,7 @@ fn nothing_of_a_run_is_left_when_its_lease_is_over() {
 
 #[test]
 fn a_short_lease_is_not_eaten_up_by_the_ladder() {
-    let rules = Rules { lease_ms: 3000, timeout_ms: None, structured: false };
+    let rules = Rules { lease_ms: 3000, timeout_ms: None, idle_ms: None, structured: false };
     let mut play = Play { machine: Machine::new(rules, 0), ..Play::new(None) }.line(300, INIT);
     play.answers = Beat::Unreachable;
     play.until(10_000).did(&["2400 interrupt", "2820 terminate", "2940 end tree"]);
@@ -256,7 +269,7 @@ fn a_short_lease_is_not_eaten_up_by_the_ladder() {
 
 #[test]
 fn the_lease_counts_from_the_sending_of_a_beat_not_from_its_answer() {
-    let rules = Rules { lease_ms: 15_000, timeout_ms: None, structured: false };
+    let rules = Rules { lease_ms: 15_000, timeout_ms: None, idle_ms: None, structured: false };
     let mut machine = Machine::new(rules, 0);
     let _ = machine.on(300, Input::Event(Event::read(INIT.as_bytes())));
     let _ = machine.on(5000, Input::Tick);

@@ -10,7 +10,7 @@ pub(super) mod wait;
 use std::sync::Arc;
 
 use motorpool::Result;
-use motorpool::domain::options::{Kind, OptionRow, TABLE as OPTIONS};
+use motorpool::domain::options::{Kind, OptionRow, Priority, TABLE as OPTIONS};
 use motorpool::settings::{EFFORTS, MODES};
 use rmcp::model::{JsonObject, MetaObject, Tool, ToolAnnotations};
 use serde_json::{Map, Value, json};
@@ -133,6 +133,7 @@ fn ids() -> Value {
 fn option(row: &OptionRow) -> Value {
     let words = match row.name {
         "effort" => return json!({"enum": EFFORTS}),
+        "priority" => return json!({"enum": Priority::ALL.iter().map(|one| one.word()).collect::<Vec<_>>()}),
         "permission_mode" => {
             return json!({"enum": MODES, "description": "plan (reads, writes nothing) unless this or the pool's default says otherwise"});
         }

@@ -77,7 +77,8 @@ async fn mode(pool: &Pool, placed: &Placed, record: &TaskRecord) -> String {
 async fn warning(pool: &Pool, lane: &str) -> Option<String> {
     // It is submitted: what cannot be asked any more is left out.
     let workers = pool.workers().await.ok()?;
-    let (why, hint) = work::waits_text(lane, &workers, &format!("start one: motorpool-worker host --lanes {lane}"))?;
+    let (why, hint) =
+        work::waits_text(lane, &workers, "start one: motorpool-worker host, with --lanes and --labels that fit")?;
     Some(format!("{why}; {hint}"))
 }
 
@@ -119,7 +120,7 @@ pub(super) async fn submit(mut call: Call) -> Result<Answer> {
     let (placed, lane) = place(&mut call, &pool).await?;
     let id = placed.id;
     let (state, mode) = if placed.fresh {
-        (State::Pending, work::mode_text(id, placed.mode, "allowed_tools"))
+        (placed.state, work::mode_text(id, placed.mode, "allowed_tools"))
     } else {
         let record = call.find(id).await.map_err(goes_on(id))?;
         (record.state, mode(&pool, &placed, &record).await)

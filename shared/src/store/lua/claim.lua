@@ -3,8 +3,8 @@
 -- uses:    names clock text schema again pool event lane begin
 -- args:    1 worker   2 call number   3 lane whose token woke it, or empty   4 config version it knows
 --          5 count of lanes, then the lanes in its order
--- replies: ok sweep version config id run entry spec attempt max_attempts uncharged unspoken uncharged_for (ms) lane
---          round lease (ms) | idle sweep version config | unknown worker | superseded call | schema found
+-- replies: ok sweep version config lanes id run entry spec attempt max_attempts uncharged unspoken uncharged_for (ms) lane
+--          round lease (ms) | idle sweep version config lanes | unknown worker | superseded call | schema found
 -- events:  claim
 local worker, call, token_lane, config_version = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local lanes = {}
@@ -16,8 +16,8 @@ local refusal = refuse_schema() or refuse_call(worker, call)
 if refusal then return refusal end
 
 local function answer(sweep, id, run, entry)
-  local version, options = news(worker, config_version)
-  local reply = { id and 'ok' or 'idle', sweep, version, options }
+  local version, options, lanes_version = news(worker, config_version)
+  local reply = { id and 'ok' or 'idle', sweep, version, options, lanes_version }
   if id then
     for _, value in ipairs(described(id, run, entry)) do
       reply[#reply + 1] = value

@@ -17,8 +17,8 @@ local refusal = refuse_schema() or refuse_call(worker, call)
 if refusal then return refusal end
 
 local function answer(word, value, sweep, next_id, next_run, next_entry)
-  local version, options = news(worker, config_version)
-  local reply = { word, value, next_id and 'ok' or 'idle', sweep, version, options }
+  local version, options, lanes_version = news(worker, config_version)
+  local reply = { word, value, next_id and 'ok' or 'idle', sweep, version, options, lanes_version }
   if next_id then
     for _, one in ipairs(described(next_id, next_run, next_entry)) do
       reply[#reply + 1] = one

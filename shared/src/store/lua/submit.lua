@@ -2,11 +2,12 @@
 -- submit: makes tasks: key, bounds, record, lane, wake, event.
 -- uses:    names clock text schema pool event lane
 -- args:    1 pool id, if it has none   2 lease (ms), if it has none   3 most tasks that may wait   4 this call's mark
---          5 count, then for each: key, spec (JSON), lane, priority, max_attempts, if_lost, coordinator, tags (lines)
+--          5 count, then for each: key, spec (JSON), lane, priority, max_attempts, if_lost, coordinator, tags (lines),
+--          delay (ms), time that it may wait for a start (ms; 0: any)
 -- replies: ok (id, fresh or again)… | full waiting | memory | schema found
 -- events:  submit
 local pool_id, lease_ms, max_waiting, mark, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
-local FIRST, WIDTH = 6, 8
+local FIRST, WIDTH = 6, 10
 
 local refusal = refuse_schema()
 if refusal then return refusal end
@@ -63,8 +64,15 @@ for i = 0, count - 1 do
     for _, tag in ipairs(lines(tags)) do
       redis.call('ZADD', key.index('tag', tag), number_of(id), id)
     end
-    enter_lane(id, lane, priority)
-    move(id, '-', 'pending', 'submit', '0')
+    local delay_ms, wait_ms = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9])
+    if wait_ms > 0 then redis.call('ZADD', key.due, whole(now_ms + delay_ms + wait_ms), 'queue:' .. id) end
+    if delay_ms > 0 then
+      redis.call('ZADD', key.due, whole(now_ms + delay_ms), 'task:' .. id)
+      move(id, '-', 'delayed', 'submit', '0')
+    else
+      enter_lane(id, lane, priority)
+      move(id, '-', 'pending', 'submit', '0')
+    end
   end
   tell_id(once)
 end

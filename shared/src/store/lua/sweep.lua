@@ -3,7 +3,7 @@
 -- uses:    names clock text schema pool event lane books settle lost repair retire
 -- args:    1 sweeper's process   2 retention (ms)
 -- replies: ok due lost repaired removed dead | not_sweeper | schema found
--- events:  due, lost, cancel, repair
+-- events:  due, expire, lost, cancel, repair
 local process, retention_ms = ARGV[1], ARGV[2]
 
 local refusal = refuse_schema()
@@ -17,7 +17,7 @@ local run_id, full = server_told()
 redis.call('SET', key.sweeper, process, 'PX', 2000)
 note_call()
 note_server(run_id, full)
-local due, removed = do_due()
+local due, removed = do_due(retention_ms)
 local lost, dead = 0, 0
 if now_ms >= tonumber(redis.call('HGET', key.meta, F.grace) or '0') then
   lost = do_lost(retention_ms)
@@ -25,5 +25,6 @@ if now_ms >= tonumber(redis.call('HGET', key.meta, F.grace) or '0') then
 end
 local repaired = do_repair(retention_ms)
 do_lanes()
+do_ageing()
 publish()
 return { 'ok', whole(due), whole(lost), whole(repaired), whole(removed), whole(dead) }

@@ -60,7 +60,7 @@ async fn a_token_stands_while_entries_are_left_and_none_is_made_for_nothing() {
         pool.take_token("b").await;
         // Woken by b, served from a: both have entries left.
         let call = worker.claim_call("b");
-        assert_eq!(pool.words(&call).await[4], "t1");
+        assert_eq!(pool.words(&call).await[5], "t1");
         assert_eq!((pool.tokens("a").await, pool.tokens("b").await), (1, 1));
         pool.take_token("a").await;
         assert_eq!(worker.take().await.id.number(), 2);
@@ -118,9 +118,9 @@ async fn newer_defaults_come_with_the_claim() {
         let worker = pool.join("w1").await;
         let lanes = vec!["default".to_owned()];
         let told = pool.words(&attempt::claim(&worker.id, 1, "", "0", &lanes)).await;
-        assert_eq!(told[2..], ["1", "{\"model\":\"haiku\"}"]);
+        assert_eq!(told[2..4], ["1", "{\"model\":\"haiku\"}"]);
         let told = pool.words(&attempt::claim(&worker.id, 2, "", "1", &lanes)).await;
-        assert_eq!(told[2..], ["1", ""]);
+        assert_eq!(told[2..4], ["1", ""]);
     })
     .await;
 }
@@ -154,7 +154,7 @@ async fn a_claim_made_again_is_the_same_run_though_another_has_the_task_by_now()
         let mut second = pool.join("w2").await;
         let now = second.take().await;
         let again = pool.refused(&attempt::claim("w1", 1, "", "0", &lanes)).await;
-        assert_eq!(again[4..7], [id.to_string(), "1".into(), held.entry.clone()]);
+        assert_eq!(again[5..8], [id.to_string(), "1".into(), held.entry.clone()]);
         assert_ne!(held.entry, now.entry);
         assert_eq!(first.beat(&held).await, ["stale", "running"]);
         second.finish(&now, &Verdict::Complete).await;

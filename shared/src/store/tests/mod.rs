@@ -16,6 +16,7 @@ mod model;
 mod moved;
 mod presence;
 mod proxy;
+mod queue;
 mod refusals;
 mod repair;
 mod retention;
@@ -311,6 +312,11 @@ pub(crate) fn submission(options: Vec<TaskOptions>) -> Call {
 
 /// One task with a ladder that Rust does not write yet.
 pub(crate) fn raw_submission(max_attempts: u32, if_lost: &str) -> Call {
+    timed_submission(max_attempts, if_lost, "normal", [0, 0])
+}
+
+/// The same with a priority, a delay and the time that it may wait for a start, in milliseconds.
+pub(crate) fn timed_submission(max_attempts: u32, if_lost: &str, priority: &str, times: [u64; 2]) -> Call {
     let key = uuid::Uuid::new_v4().to_string();
     Call::new("submit")
         .arg("pool-1")
@@ -321,11 +327,13 @@ pub(crate) fn raw_submission(max_attempts: u32, if_lost: &str) -> Call {
         .arg(&key)
         .arg(r#"{"prompt":"a prompt"}"#)
         .arg("default")
-        .arg("normal")
+        .arg(priority)
         .number(max_attempts)
         .arg(if_lost)
         .arg("")
         .arg("")
+        .number(times[0])
+        .number(times[1])
 }
 
 pub(crate) fn words(reply: &Reply) -> Vec<String> {
@@ -341,7 +349,7 @@ fn outcome(call: &Call, reply: &Reply) -> Vec<String> {
         "step" => 3,
         _ => return words,
     };
-    for at in (news_at..news_at + 3).chain([news_at + 11]) {
+    for at in (news_at..news_at + 4).chain([news_at + 12]) {
         if let Some(word) = words.get_mut(at) {
             word.clear();
         }

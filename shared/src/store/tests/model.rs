@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
 use super::worker::{Hand, failure, give_back, retry, unspoken};
-use super::{TestPool, raw_submission};
+use super::{TestPool, timed_submission};
 use crate::domain::attempt::Verdict;
 use crate::domain::ids::TaskId;
 use crate::domain::state::{Cause, MOVES, State, is_legal};
@@ -35,12 +35,14 @@ impl Chance {
         if list.is_empty() { None } else { Some(&list[self.below(list.len())]) }
     }
 
-    fn verdict(&mut self) -> Verdict {
+    fn verdict(&mut self, held: &Held) -> Verdict {
         let delay_ms = [0, 0, 700][self.below(3)];
+        let is_last = held.history.attempt >= held.history.max_attempts;
         match self.below(7) {
             0 | 1 => Verdict::Complete,
             2 => Verdict::Fail(failure()),
             3 => Verdict::Cancel("chance".into()),
+            4 if is_last => Verdict::Fail(failure()),
             4 => retry(delay_ms),
             5 => give_back(delay_ms),
             _ => unspoken(delay_ms),
@@ -112,9 +114,12 @@ impl<'a> World<'a> {
 
     async fn submit(&mut self, chance: &mut Chance) -> String {
         let (attempts, ladder) = [(1, ""), (2, "0"), (3, "700,0"), (3, "0,700")][chance.below(4)];
-        let made = task::submitted(&self.pool.call(&raw_submission(attempts, ladder)).await).unwrap();
+        let priority = ["high", "normal", "normal", "low"][chance.below(4)];
+        let times = [[0, 0], [0, 0], [900, 0], [0, 5_000], [900, 5_000]][chance.below(5)];
+        let call = timed_submission(attempts, ladder, priority, times);
+        let made = task::submitted(&self.pool.call(&call).await).unwrap();
         self.ids.push(made[0].0);
-        format!("submit {}", made[0].0)
+        format!("submit {} {priority} {times:?}", made[0].0)
     }
 
     async fn claim(&mut self, who: usize) -> String {
@@ -159,7 +164,7 @@ impl<'a> World<'a> {
         let whose = if chance.below(6) == 0 { chance.below(WORKERS) } else { who };
         let Some(held) = self.actors[whose].held.clone() else { return "nothing to finish".into() };
         let holds = self.holds(&self.actors[who].hand.id, &held).await;
-        let verdict = chance.verdict();
+        let verdict = chance.verdict(&held);
         let actor = &mut self.actors[who];
         let call = actor.hand.finish_call(&held, chance.below(1_000_000) as u64, &verdict);
         let told = self.pool.words(&call).await;
@@ -174,7 +179,7 @@ impl<'a> World<'a> {
     async fn go_on(&mut self, who: usize, chance: &mut Chance) -> String {
         let Some(held) = self.actors[who].held.clone() else { return "nothing to step from".into() };
         let holds = self.holds(&self.actors[who].hand.id, &held).await;
-        let verdict = chance.verdict();
+        let verdict = chance.verdict(&held);
         let actor = &mut self.actors[who];
         let call = actor.hand.step_call(&held, chance.below(1_000_000) as u64, &verdict);
         let reply = self.pool.call(&call).await;
@@ -194,7 +199,14 @@ impl<'a> World<'a> {
 
     async fn lose(&mut self, who: usize) -> String {
         let Some(held) = &self.actors[who].held else { return "nothing to lose".into() };
-        self.pool.age("default", &held.entry, 60_000).await;
+        let priority = self.pool.field(&format!("task:{}", held.id), "priority").await.unwrap_or_default();
+        let lane = self.pool.store.keys.lane("default", &priority);
+        let mut connection = self.pool.store.connector.pooled().await.unwrap();
+        let mut silence = redis::cmd("XCLAIM");
+        silence.arg(lane).arg(&["workers", "w", "0", &held.entry, "IDLE", "60000", "JUSTID"]);
+        // An operator may have taken its lane away.
+        let _: Result<redis::Value, _> = silence.query_async(&mut *connection).await;
+        drop(connection);
         format!("{} is silent: {:?}", self.actors[who].hand.id, self.pool.sweep("s").await)
     }
 
@@ -219,7 +231,7 @@ impl<'a> World<'a> {
     }
 
     async fn meddle(&mut self, chance: &mut Chance) -> String {
-        let lane = self.pool.store.keys.lane("default", "normal");
+        let lane = self.pool.store.keys.lane("default", ["high", "normal", "low"][chance.below(3)]);
         let choice = chance.below(4);
         let command = &[
             vec!["XGROUP", "DELCONSUMER", &lane, "workers", "w"],

@@ -28,9 +28,9 @@ fn sample(script: &str, word: &str) -> Vec<String> {
     let claim = ["t2", "1", "1-1", spec, "1", "3", "0", "0", "0", "default", "1", "15000"];
     let rest: Vec<&str> = match (script, word) {
         ("submit", "ok") => vec!["t1", "fresh"],
-        ("claim", "ok") => [&["0", "0", ""][..], &claim[..]].concat(),
+        ("claim", "ok") => [&["0", "0", "", "0"][..], &claim[..]].concat(),
         ("step", "schema" | "superseded") => vec!["7"],
-        ("step", _) => [&["completed", "ok", "0", "0", ""][..], &claim[..]].concat(),
+        ("step", _) => [&["completed", "ok", "0", "0", "", "0"][..], &claim[..]].concat(),
         ("cancel", "ok") => vec!["cancelled"],
         (_, "ok") => vec!["1", "2", "3", "4", "5"],
         _ => vec!["7"],

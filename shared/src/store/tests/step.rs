@@ -110,7 +110,7 @@ async fn a_step_made_again_gives_its_run_though_the_task_has_moved_on() {
         let first = worker.take().await;
         let call = worker.step_call(&first, 5, &Verdict::Complete);
         let told = pool.words(&call).await;
-        let entry = told[8].clone();
+        let entry = told[9].clone();
         for expected in ["running", "completed"] {
             if expected == "running" {
                 pool.age("default", &entry, 60_000).await;
@@ -124,7 +124,7 @@ async fn a_step_made_again_gives_its_run_though_the_task_has_moved_on() {
             }
             let again = pool.refused(&call).await;
             assert_eq!(again[..3], ["ok", "completed", "ok"]);
-            assert_eq!(again[6..9], [made[1].0.to_string(), "1".into(), entry.clone()]);
+            assert_eq!(again[7..10], [made[1].0.to_string(), "1".into(), entry.clone()]);
             assert_eq!(pool.state(made[1].0).await.word(), expected);
         }
     })

@@ -77,8 +77,17 @@ async fn a_full_pool_refuses_the_whole_call() {
         let call = |most: &str, key: &str| {
             let mut call = Call::new("submit").arg("pool-1").arg("15000").arg(most).arg("mark").arg("2");
             for n in 1..=2 {
-                call =
-                    call.arg(format!("{key}{n}")).args(["{\"prompt\":\"p\"}", "default", "normal", "3", "0,0", "", ""]);
+                call = call.arg(format!("{key}{n}")).args([
+                    "{\"prompt\":\"p\"}",
+                    "default",
+                    "normal",
+                    "3",
+                    "0,0",
+                    "",
+                    "",
+                    "0",
+                    "0",
+                ]);
             }
             call
         };

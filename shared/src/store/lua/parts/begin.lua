@@ -17,6 +17,7 @@ local function begin(id, entry, worker)
     mark .. 'worker', worker, mark .. 'host', redis.call('HGET', key.worker(worker), F.host) or '',
     mark .. 'started', whole(now_ms))
   redis.call('HDEL', task, F.tool, F.heard, F.reason)
+  redis.call('ZREM', key.due, 'queue:' .. id)
   local output = key.output(id, run)
   redis.call('XADD', output, '*', 'k', 'start', 'v', worker)
   redis.call('PEXPIRE', output, OUTPUT_TTL_MS)
@@ -36,26 +37,47 @@ local function described(id, run, entry)
     whole(since_ms), known[7] or '', known[8] or '1', known[9] or '0' }
 end
 
+-- Where to look, in this order: by class, then by the worker's order of lanes. Who has aged into a class has waited
+-- longest.
+local function places(lanes, aged)
+  local list = {}
+  for class = 1, #PRIORITIES do
+    for _, lane in ipairs(lanes) do
+      for rank = #PRIORITIES, class, -1 do
+        local place = lane .. ' ' .. PRIORITIES[rank]
+        if rank - (aged[place] or 0) == class then list[#list + 1] = { lane, PRIORITIES[rank], place } end
+      end
+    end
+  end
+  return list
+end
+
 local function take(worker, token_lane, lanes)
   local task, run, taken_lane, taken_entry
-  for _, priority in ipairs(PRIORITIES) do
-    for _, lane in ipairs(lanes) do
-      -- An entry whose record does not name it is a ghost: dropped, and the next one is looked at.
-      local looks = 0
-      while not task and looks < 16 do
-        looks = looks + 1
-        local entry, id = read_entry(lane, priority)
-        if not entry then break end
-        local named = redis.call('HMGET', key.task(id), F.state, F.entry)
-        if named[1] == 'pending' and named[2] == entry then
-          task, run, taken_lane, taken_entry = id, begin(id, entry, worker), lane, entry
-        else
-          leave_lane(lane, priority, entry)
-        end
+  local aged = read_aged()
+  for _, place in ipairs(places(lanes, aged)) do
+    local lane, priority = place[1], place[2]
+    -- An entry whose record does not name it is a ghost: dropped, and the next one is looked at.
+    local looks = 0
+    while not task and looks < 16 do
+      looks = looks + 1
+      local entry, id = read_entry(lane, priority)
+      if not entry then break end
+      local named = redis.call('HMGET', key.task(id), F.state, F.entry)
+      if named[1] == 'pending' and named[2] == entry then
+        task, run, taken_lane, taken_entry = id, begin(id, entry, worker), lane, entry
+      else
+        leave_lane(lane, priority, entry)
       end
-      if task then break end
     end
-    if task then break end
+    if task then
+      -- Whether the next one is as old is for the sweep to say.
+      if aged[place[3]] then
+        aged[place[3]] = nil
+        write_aged(aged)
+      end
+      break
+    end
   end
   if task then
     redis.call('ZADD', key.lanes, whole(now_ms), taken_lane)
@@ -74,5 +96,5 @@ local function news(worker, config_version)
   local version = redis.call('HGET', key.config, F.version) or '0'
   local options = ''
   if version ~= config_version then options = redis.call('HGET', key.config, F.options) or '' end
-  return version, options
+  return version, options, redis.call('HGET', key.meta, F.lanes_version) or '0'
 end

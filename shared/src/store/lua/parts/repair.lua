@@ -9,18 +9,6 @@ local function is_after(entry, other)
   return tonumber(seq) > tonumber(other_seq)
 end
 
-local function last_delivered(stream)
-  local groups = redis.pcall('XINFO', 'GROUPS', stream)
-  if groups.err then return nil end
-  for _, group in ipairs(groups) do
-    local fields = {}
-    for i = 1, #group, 2 do
-      fields[group[i]] = group[i + 1]
-    end
-    if fields['name'] == 'workers' then return fields['last-delivered-id'] end
-  end
-end
-
 local function has_place(state, stream, entry)
   if not entry or #redis.call('XRANGE', stream, entry, entry) == 0 then return false end
   local pending = redis.pcall('XPENDING', stream, 'workers', entry, entry, 1)

@@ -1,5 +1,5 @@
 -- retire: timers that came due, records that have had their time, lanes that nobody uses.
--- uses: names clock text event lane
+-- uses: names clock text event lane settle
 local function remove(id)
   local task = key.task(id)
   local known = redis.call('HMGET', task, F.state, F.coordinator, F.tags, F.once, F.run)
@@ -21,7 +21,33 @@ local function remove(id)
   redis.call('DEL', task)
 end
 
-local function do_due()
+-- One that has waited for longer than it was to.
+local function expire(id, retention_ms)
+  local known = redis.call('HMGET', key.task(id), F.state, F.lane, F.priority, F.entry, F.run)
+  if known[1] ~= 'pending' then return end
+  if known[4] then leave_lane(known[2], known[3], known[4]) end
+  redis.call('HSET', key.task(id), F.error_class, 'timeout',
+    F.error_message, 'no run began within its queue_timeout_s', F.error_hint,
+    'see what the lane ' .. known[2] .. ' waits for, raise queue_timeout_s or add workers')
+  finish_terminal(id, retention_ms)
+  move(id, 'pending', 'failed', 'expire', known[5])
+end
+
+-- Notes whose turn comes earlier, since they have waited for so long.
+local function do_ageing()
+  local aged = {}
+  for _, lane in ipairs(redis.call('ZRANGE', key.lanes, 0, -1)) do
+    for rank = 2, #PRIORITIES do
+      local id = head_of(lane, PRIORITIES[rank])
+      local since = id and tonumber(redis.call('HGET', key.task(id), F.first_ready) or '')
+      local classes = since and math.min(math.floor((now_ms - since) / AGE_MS), rank - 1) or 0
+      if classes > 0 then aged[lane .. ' ' .. PRIORITIES[rank]] = classes end
+    end
+  end
+  write_aged(aged)
+end
+
+local function do_due(retention_ms)
   local due, removed = 0, 0
   for _, timer in ipairs(redis.call('ZRANGEBYSCORE', key.due, '-inf', whole(now_ms), 'LIMIT', 0, 100)) do
     redis.call('ZREM', key.due, timer)
@@ -29,6 +55,8 @@ local function do_due()
     if kind == 'retain' then
       remove(id)
       removed = removed + 1
+    elseif kind == 'queue' then
+      expire(id, retention_ms)
     elseif kind == 'task' then
       local known = redis.call('HMGET', key.task(id), F.state, F.lane, F.priority, F.run)
       if known[1] == 'delayed' then
@@ -57,6 +85,7 @@ local function do_lanes()
       end
       redis.call('DEL', key.wake(lane))
       redis.call('ZREM', key.lanes, lane)
+      redis.call('HINCRBY', key.meta, F.lanes_version, 1)
     end
   end
 end

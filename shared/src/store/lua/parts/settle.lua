@@ -4,6 +4,7 @@ local function finish_terminal(id, retention_ms)
   local task = key.task(id)
   redis.call('HSET', task, F.ended, whole(now_ms))
   redis.call('HDEL', task, F.entry, F.worker, F.tool, F.heard)
+  redis.call('ZREM', key.due, 'queue:' .. id)
   redis.call('ZADD', key.due, whole(now_ms + tonumber(retention_ms)), 'retain:' .. id)
 end
 

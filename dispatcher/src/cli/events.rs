@@ -1,0 +1,106 @@
+//! events: what happened to the tasks of the pool, in order, and what happens.
+//!
+//! Not here: what a run says (`watch.rs`), the pool as it stands (`status.rs`).
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use motorpool::pool::{Logged, Since};
+use motorpool::{Entry, Error, ErrorKind, Result, State};
+use serde_json::{Value, json};
+
+use super::reach::{self, Wish};
+use super::task::looking;
+use super::{Call, json_arg};
+use crate::term::time::rfc3339;
+use crate::term::{print, print_json, tell};
+
+pub(super) fn command() -> Command {
+    let follow = Arg::new("follow").short('f').long("follow").action(ArgAction::SetTrue);
+    looking(
+        Command::new("events")
+            .about("Print what happened to the tasks of the pool, oldest first")
+            .arg(follow.help("go on with what happens"))
+            .arg(
+                Arg::new("limit")
+                    .long("limit")
+                    .value_name("N")
+                    .default_value("20")
+                    .help("the last so many, up to 1000"),
+            )
+            .arg(Arg::new("cursor").long("cursor").value_name("CURSOR").help("everything behind this one instead"))
+            .arg(json_arg("print {items, cursor}; with -f one object a line"))
+            .after_help("Examples:\n  motorpool events -f\n  motorpool events --cursor 1767225600000-0 --json"),
+    )
+}
+
+pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
+    let follow = matches.get_flag("follow");
+    let limit: u64 = match matches.get_one::<String>("limit").and_then(|text| text.parse().ok()) {
+        Some(limit) if (1..=1000).contains(&limit) => limit,
+        _ => return Err(Error::usage("--limit is not a whole number from 1 to 1000").hint("as in --limit 50")),
+    };
+    reach::check(call)?;
+    let pool = reach::reach(call, Wish::Look).await?.pool;
+    let since = match matches.get_one::<String>("cursor") {
+        Some(cursor) => Since::Cursor(cursor.clone()),
+        None => Since::Cursor(pool.cursor_before(limit).await?),
+    };
+    let mut events = pool.events(since).await?;
+    let mut items = Vec::new();
+    loop {
+        let step = if follow { events.next().await.map(Some) } else { events.ready().await };
+        let logged = match step {
+            Ok(Some(logged)) => logged,
+            Ok(None) => break,
+            Err(error) if follow && error.kind() == ErrorKind::Redis => {
+                tell(&format!("reconnecting: {}", error.message()));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let is_open = match (call.json, follow) {
+            (true, true) => print_json(&entry_json(&logged))?,
+            (true, false) => {
+                items.push(entry_json(&logged));
+                true
+            }
+            (false, _) => print(&format!("{}\n", entry_text(&logged)))?,
+        };
+        if !is_open {
+            return Ok(0);
+        }
+    }
+    if call.json {
+        print_json(&json!({ "items": items, "cursor": events.cursor() }))?;
+    }
+    Ok(0)
+}
+
+const LAGGED: &str = "the log does not reach back so far: what follows may not be all";
+
+fn entry_json(logged: &Logged) -> Value {
+    match logged {
+        Logged::Lagged => json!({ "event": "lagged", "text": LAGGED }),
+        Logged::Event(Entry { cursor, time_ms, event }) => json!({
+            "event": "task", "time": rfc3339(*time_ms), "id": event.task, "n": event.n,
+            "from": event.from.map(State::word), "state": event.to.word(), "cause": event.cause.word(),
+            "run": event.run, "cursor": cursor,
+        }),
+    }
+}
+
+fn entry_text(logged: &Logged) -> String {
+    match logged {
+        Logged::Lagged => format!("# {LAGGED}"),
+        Logged::Event(Entry { time_ms, event, .. }) => {
+            let from = event.from.map_or("-", State::word);
+            let run = if event.run > 0 { format!(", run {}", event.run) } else { String::new() };
+            format!(
+                "{}  {:<6} {from} -> {} ({}{run})",
+                rfc3339(*time_ms),
+                event.task.to_string(),
+                event.to,
+                event.cause
+            )
+        }
+    }
+}

@@ -42,14 +42,14 @@ pub(crate) fn mode_of(defaults: &TaskOptions, options: &TaskOptions) -> Permissi
 pub(crate) fn mode_text(id: TaskId, mode: PermissionMode, allowed_tools: &str) -> String {
     let means = match mode {
         PermissionMode::Plan => {
-            ": Claude reads and plans, writes nothing; permission mode acceptEdits lets it edit files".to_owned()
+            format!(": Claude plans and edits no file; commands run only if {allowed_tools} allows them")
         }
         PermissionMode::DontAsk | PermissionMode::Default => {
             format!(": what is not allowed is denied; see {allowed_tools}")
         }
         PermissionMode::AcceptEdits => ": Claude may edit files in its working directory".to_owned(),
         PermissionMode::Auto => String::new(),
-        PermissionMode::BypassPermissions => ": Claude may do everything".to_owned(),
+        PermissionMode::BypassPermissions => ": Claude may do everything, if its host lets it".to_owned(),
     };
     format!("{id} in {mode} mode{means}")
 }

@@ -120,7 +120,8 @@ fn the_output_alone_is_on_stdout_and_the_exit_code_says_how_it_ended() {
     let ran = yard.run(&["run", "denied"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(
-        ran.stderr.contains("completed, 2 calls denied: Write, Bash(cargo test); allow with --allowed-tools"),
+        ran.stderr
+            .contains("completed, 2 calls denied: Write, Bash(cargo test); allow with --allowed-tools, edits with"),
         "{ran:?}"
     );
     let ran = yard.run(&["run", "fail"]);
@@ -132,7 +133,15 @@ fn the_output_alone_is_on_stdout_and_the_exit_code_says_how_it_ended() {
     let ran = yard.run(&["run", "timeout", "--json"]);
     assert_eq!((ran.code, &ran.json()["error"]["class"]), (Some(4), &"timeout".into()), "{ran:?}");
     let logs = yard.run(&["logs", "-f", "t1"]);
-    assert!(logs.stdout.starts_with("--- run 1 on w-") && logs.stdout.ends_with("\nworking\n> Bash(ls)\n"), "{logs:?}");
+    assert!(
+        logs.stdout.starts_with("--- run 1 on w-")
+            && logs.stdout.contains("\nworking\n> Bash(ls)\n--- run 1 ended well after "),
+        "{logs:?}"
+    );
+    let logs = yard.run(&["logs", "t3", "--json"]).json();
+    let end = logs["items"].as_array().and_then(|items| items.last()).expect("an end");
+    assert_eq!(end["kind"], "end", "{logs}");
+    assert!(end["text"].as_str().is_some_and(|text| text.ends_with("(request): no such model")), "{logs}");
     let record = yard.run(&["result", "t1", "--wait", "--json"]).json();
     assert_eq!((&record["output"], &record["cost_usd"]), (&"did well".into(), &0.0012.into()), "{record}");
     assert!(record["runs"][0]["ended"].is_string(), "{record}");

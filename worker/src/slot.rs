@@ -96,13 +96,22 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         }
         let go_on = stopping.now() == Stop::No && fit.is_some();
         next = settle(&mut seat, claimed.lease, &classified.outcome, go_on, &mut stopping).await?;
-        tracing::info!(%task, run, ended = ?classified.outcome.ending, "ended");
+        tracing::info!(%task, run, "{}", ended_text(&classified.outcome.ending));
     }
     if let Some(lane) = token {
         seat.return_token(&lane).await;
     }
     seat.leave().await;
     Ok(())
+}
+
+/// How a run ended, for the log.
+fn ended_text(ending: &Ending) -> String {
+    match ending {
+        Ending::Success => "ended well".to_owned(),
+        Ending::Failed(failure) => format!("failed ({}): {}", failure.class, failure.message),
+        Ending::Stopped(reason) => format!("stopped: {reason}"),
+    }
 }
 
 async fn examine(options: &Options) -> (Option<Probe>, Option<Unfit>) {

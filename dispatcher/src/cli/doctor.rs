@@ -104,6 +104,7 @@ async fn redis(call: &Call) -> Vec<Check> {
             checks.push(check("eviction", Verdict::Ok, "off: no task is thrown away", None));
             checks.push(persistence(redis.append_only, redis.fsync.as_deref(), redis.replicas));
             checks.push(invariants(&reached.pool).await);
+            checks.push(workers(&reached.pool).await);
         }
     }
     checks
@@ -152,6 +153,26 @@ async fn invariants(pool: &Pool) -> Check {
         Ok(found) => {
             check("invariants", Verdict::Ok, format!("hold for {}", counted(found.tasks as u64, "task")), None)
         }
+    }
+}
+
+/// Whether the workers that live can work.
+async fn workers(pool: &Pool) -> Check {
+    let workers = match pool.workers().await {
+        Ok(workers) => workers,
+        Err(error) => return check("workers", Verdict::Fails, error.message(), error.hint_text()),
+    };
+    let unfit: Vec<_> = workers.iter().filter_map(|worker| Some((worker, worker.unfit.as_ref()?))).collect();
+    let all = counted(workers.len() as u64, "live worker");
+    match unfit.first() {
+        _ if workers.is_empty() => check("workers", Verdict::Note, "none is alive", Some("tasks wait until one is")),
+        None => check("workers", Verdict::Ok, format!("{all}, fit"), None),
+        Some((worker, why)) => check(
+            "workers",
+            if unfit.len() == workers.len() { Verdict::Fails } else { Verdict::Note },
+            format!("{} of {all} unfit; on {}: {}: {}", unfit.len(), worker.host, why.class, why.message),
+            why.hint.as_deref(),
+        ),
     }
 }
 

@@ -19,6 +19,7 @@ mod watch;
 use std::collections::BTreeMap;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use motorpool::domain::options::{Isolation, Priority};
 use motorpool::settings::{self, Scope, Settings, Sources};
 use motorpool::{Error, Result, TaskId};
 
@@ -150,7 +151,7 @@ impl Call {
     fn refuse_inside_run(&self, verb: &str) -> Result<()> {
         let Some(id) = &self.run_id else { return Ok(()) };
         Err(Error::refused(format!("`motorpool {verb}` does not work inside a run: MOTORPOOL_RUN is {id}"))
-            .hint("a task must not start tasks of its own; say in your result what else is to be done"))
+            .hint("a task must not command its own pool; say in your result what else is to be done"))
     }
 }
 
@@ -201,12 +202,29 @@ fn completions_command() -> Command {
 /// The command line as far as it is offered: no file names where none is meant, no commands that are nobody's to call.
 fn completed(command: Command) -> Command {
     let shown: Vec<Command> = command.get_subcommands().filter(|one| !one.is_hide_set()).cloned().collect();
+    let one_of = |arg: &Arg| -> Option<Vec<&'static str>> {
+        Some(match arg.get_long()? {
+            "permission-mode" | "allow-mode" => settings::MODES.to_vec(),
+            "effort" => settings::EFFORTS.to_vec(),
+            "priority" => Priority::ALL.iter().map(|one| one.word()).collect(),
+            "isolation" => Isolation::ALL.iter().map(|one| one.word()).collect(),
+            _ => return None,
+        })
+    };
     let plain = |arg: Arg| {
+        if let Some(words) = one_of(&arg) {
+            return arg.value_parser(clap::builder::PossibleValuesParser::new(words));
+        }
         let never = ["ID", "TIME", "N", "USD", "STATE", "TAG", "URL", "ADDR:PORT", "yes|no"];
         let is_plain = arg.get_value_names().unwrap_or_default().iter().any(|name| never.contains(&name.as_str()));
         if is_plain { arg.value_hint(clap::ValueHint::Other) } else { arg }
     };
-    let shown = shown.into_iter().map(|one| one.mut_args(plain));
+    let shown = shown.into_iter().map(|one| {
+        let name = one.get_name().to_owned();
+        // What is not built has a flag that says so, and none that is offered.
+        let args = one.get_arguments().filter(|arg| !arg.is_hide_set()).cloned().map(plain).collect::<Vec<_>>();
+        Command::new(name).about(one.get_about().cloned().unwrap_or_default()).args(args)
+    });
     Command::new("motorpool").about("Run Claude Code tasks on a pool of workers").subcommands(shown)
 }
 

@@ -109,7 +109,7 @@ fn value(row: &OptionRow, texts: &[&str]) -> Result<Value> {
         },
         Kind::Json => {
             let (text, origin) = match text.strip_prefix('@') {
-                Some(file) => (read_file(file, limits::OPTIONS_BYTES)?, file.to_owned()),
+                Some(file) => (read_file(&format!("--{}", flag(row)), file, limits::OPTIONS_BYTES)?, file.to_owned()),
                 None => (text.to_owned(), format!("--{}", flag(row))),
             };
             serde_json::from_str(&text).map_err(|error| {
@@ -125,16 +125,19 @@ pub(super) fn spec(call: &Call, matches: &ArgMatches) -> Result<Spec> {
     let text = matches.get_one::<String>("prompt").map(String::as_str).unwrap_or_default();
     let prompt = match (text, text.strip_prefix('@')) {
         ("-", _) => read_text(std::io::stdin().lock(), "stdin", limits::PROMPT_BYTES)?,
-        (_, Some(file)) => read_file(file, limits::PROMPT_BYTES)?,
+        (_, Some(file)) => read_file("prompt", file, limits::PROMPT_BYTES)?,
         _ => text.to_owned(),
     };
     Spec::new(prompt, options)
 }
 
-fn read_file(file: &str, most: usize) -> Result<String> {
+fn read_file(of: &str, file: &str, most: usize) -> Result<String> {
     let opened = std::fs::File::open(Path::new(file)).map_err(|error| {
-        Error::usage(format!("cannot read {file}: {error}"))
-            .hint("@FILE names a file to read; a prompt that begins with @ can come from stdin, with -")
+        let hint = match of {
+            "prompt" => "@FILE names a file to read; a prompt that begins with @ can come from stdin, with -",
+            _ => "@FILE names a file to read; else give the JSON itself",
+        };
+        Error::usage(format!("{of}: cannot read {file}: {error}")).hint(hint)
     })?;
     read_text(opened, file, most)
 }

@@ -35,7 +35,7 @@ pub(super) fn command() -> Command {
         Command::new("run")
             .about("Run a task and print its output")
             .arg(detach)
-            .arg(timeout_arg("cancel the task after this time, waiting included"))
+            .arg(timeout_arg("cancel the task after this time, waiting included").conflicts_with("detach"))
             .arg(json_arg("print the task's record"))
             .after_help(
                 "Examples:\n  motorpool run 'What does this project do?'\n  git diff | motorpool run --model opus -\n\
@@ -67,7 +67,9 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let lane = spec.lane();
     let placed = task::place(call, &reached, spec).await?;
     // It is submitted: what can no longer be asked is left out.
-    if let Ok(Some(warning)) = task::lane_warning(call, &reached, &lane).await {
+    if reached.joined.is_some()
+        && let Ok(Some(warning)) = task::lane_warning(call, &reached, &lane).await
+    {
         tell(&format!("warning: {warning}"));
     }
     tell(&if placed.fresh {
@@ -178,6 +180,7 @@ impl Follow<'_> {
                 Step::Looked(Err(error)) => return Err(error),
                 Step::Looked(Ok(look)) if !look.record.state.is_unfinished() => {
                     self.progress.clear();
+                    tell(&summary(&look.record));
                     return self.conclude(look.record, call.json);
                 }
                 Step::Looked(Ok(look)) => {
@@ -384,6 +387,17 @@ impl Follow<'_> {
         // One that ended by itself in the meantime counts as it ended.
         Ok(if is_cancelled && matches!(self.cancel, Some(Cancel::TimedOut)) { 4 } else { code })
     }
+}
+
+/// What it came to, for who only saw it run.
+fn summary(record: &TaskRecord) -> String {
+    let took = match (record.started_ms, record.ended_ms) {
+        (Some(started), Some(ended)) => format!(" in {}", time::span(ended.saturating_sub(started))),
+        _ => String::new(),
+    };
+    let runs = if record.run > 1 { format!(", {} runs", record.run) } else { String::new() };
+    let estimated = if record.cost_estimated { " (estimated)" } else { "" };
+    format!("{} {}{took}{runs}, {}{estimated}", record.id, record.state, time::dollars(record.cost_microusd))
 }
 
 /// Returns at the deadline, unless the task is being cancelled already.

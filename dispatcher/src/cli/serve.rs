@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use motorpool::domain::event::Event as TaskEvent;
+use motorpool::domain::fleet::Unfit;
 use motorpool::embedded::{self, End, Event, KeepOptions, KeeperRecord, Place, Presence, keeper_of};
 use motorpool::pool::Notice;
 use motorpool::settings::{self, Scope};
 use motorpool::{Error, Name, Pool, Result, State};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
 use super::reach::{self, Wish};
 use super::signals::Signals;
@@ -25,6 +27,10 @@ use crate::term::{counted, print, print_json, tell, time};
 const KEEPER: &str = "MOTORPOOL_KEEPER";
 /// What `down` waits beyond the drain time.
 const MARGIN: Duration = Duration::from_secs(20);
+/// When who waits is told for what.
+const TELL_AFTER: Duration = Duration::from_secs(1);
+/// How long the first worker of a pool in the background is waited for.
+const FIRST_WORKER: Duration = Duration::from_secs(5);
 /// How long a keeper keeps asking its own server, which may be reading its data.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -74,7 +80,7 @@ pub(super) async fn up(call: &Call, matches: &ArgMatches) -> Result<u8> {
     if let Some(keeper) = keeper_of(&place)?
         && let Some(running) = reach::find(call).await?
     {
-        let line = format!("the pool of {project} runs already ({})", running_text(&keeper));
+        let line = format!("the pool of {project} runs already, in the background ({})", running_text(&keeper));
         if !is_as_wished(call, &keeper, detach) {
             return Err(Error::refused(line).hint(
                 "`motorpool down` ends it, and what it runs goes on with the next one; then start it as you want it",
@@ -98,12 +104,37 @@ pub(super) async fn up(call: &Call, matches: &ArgMatches) -> Result<u8> {
     }
     let starter = reach::starter(call, Wish::Submit)?;
     let joined = embedded::join(&place, &starter, Presence::User, tell).await?;
+    let unfit = match reach::find(call).await? {
+        Some(reached) => unfit_worker(&reached.pool, slots).await,
+        None => None,
+    };
+    if let Some(why) = &unfit {
+        let hint = why.hint.as_deref().map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+        tell(&harmless(&format!("warning: its workers cannot work ({}): {}{hint}", why.class, why.message)));
+    }
     if call.json {
-        print_json(&json!({ "state": "running", "started": true, "slots": slots, "url": joined.url() }))?;
+        let unfit = unfit.map(|why| why.message);
+        print_json(
+            &json!({ "state": "running", "started": true, "slots": slots, "url": joined.url(), "unfit": unfit }),
+        )?;
     } else {
         tell(&format!("the pool of {project} runs ({}); motorpool down ends it", counted(slots.into(), "worker")));
     }
     Ok(0)
+}
+
+/// Waits a little until a pool that was just started has a worker; gives why that one cannot work, if it cannot.
+async fn unfit_worker(pool: &Pool, slots: u32) -> Option<Unfit> {
+    let until = Instant::now() + FIRST_WORKER;
+    while slots > 0 && Instant::now() < until {
+        // A pool that does not answer now is looked at by the next command.
+        let workers = pool.workers().await.ok()?;
+        if let Some(first) = workers.into_iter().next() {
+            return first.unfit;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    None
 }
 
 /// How a pool runs.
@@ -282,10 +313,18 @@ async fn event_text(pool: &Pool, event: &TaskEvent) -> String {
 
 pub(super) async fn down(call: &Call) -> Result<u8> {
     embedded_only(call, "down")?;
+    call.refuse_inside_run("down")?;
     let place = Place::of(&call.settings, &call.sources);
     let drain =
         keeper_of(&place)?.map_or(call.settings.drain_timeout, |keeper| Duration::from_millis(keeper.drain_timeout_ms));
-    let ran = embedded::stop(&place, drain.saturating_add(MARGIN)).await?;
+    let mut stopping = std::pin::pin!(embedded::stop(&place, drain.saturating_add(MARGIN)));
+    let ran = match tokio::time::timeout(TELL_AFTER, &mut stopping).await {
+        Ok(ran) => ran?,
+        Err(_) => {
+            tell(&format!("draining: what runs gets up to {}", settings::duration_text(drain)));
+            stopping.await?
+        }
+    };
     let project = place.project().display();
     if call.json {
         print_json(&json!({ "state": "down", "stopped": ran }))?;

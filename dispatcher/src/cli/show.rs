@@ -38,7 +38,7 @@ pub(super) fn text(record: &TaskRecord) -> String {
     let estimated = if record.cost_estimated { " (estimated)" } else { "" };
     add("cost", Some(format!("{}{estimated}", dollars(record.cost_microusd))));
     add("turns", record.turns.map(|turns| turns.to_string()));
-    add("usage", record.usage.as_ref().map(ToString::to_string));
+    add("tokens", record.usage.as_ref().map(tokens));
     add("created", Some(rfc3339(record.created_ms)));
     add("started", record.started_ms.map(rfc3339));
     add("ended", record.ended_ms.map(rfc3339));
@@ -69,6 +69,18 @@ pub(super) fn text(record: &TaskRecord) -> String {
         text.push_str(&format!("\nstructured:\n{value:#}\n"));
     }
     text
+}
+
+/// Tokens by kind, as the CLI counts them.
+fn tokens(usage: &Value) -> String {
+    let kinds = [
+        ("input_tokens", "in"),
+        ("output_tokens", "out"),
+        ("cache_read_input_tokens", "read from the cache"),
+        ("cache_creation_input_tokens", "put into it"),
+    ];
+    let counts = kinds.iter().filter_map(|(name, words)| Some(format!("{} {words}", usage[*name].as_u64()?)));
+    counts.collect::<Vec<_>>().join(", ")
 }
 
 fn run_text(run: &Run) -> String {

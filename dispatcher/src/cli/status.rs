@@ -41,7 +41,7 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let watch = matches.get_flag("watch");
     let redraws = watch && !call.json && std::io::IsTerminal::is_terminal(&std::io::stdout());
     loop {
-        match look(&reached).await {
+        match look(call, &reached).await {
             Ok(seen) if call.json => {
                 if !print_json(&seen.json())? {
                     return Ok(0);
@@ -67,19 +67,20 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
 
 /// What one look saw.
 struct Seen {
+    name: String,
     status: PoolStatus,
     redis: Redis,
     embedded: Option<(Place, Option<KeeperRecord>)>,
 }
 
-async fn look(reached: &Reached) -> Result<Seen> {
+async fn look(call: &Call, reached: &Reached) -> Result<Seen> {
     let status = reached.pool.status().await?;
     let redis = reach::facts(reached).await?;
     let embedded = match &reached.joined {
         Some(joined) => Some((joined.place().clone(), keeper_of(joined.place())?)),
         None => None,
     };
-    Ok(Seen { status, redis, embedded })
+    Ok(Seen { name: call.settings.pool.clone(), status, redis, embedded })
 }
 
 impl Seen {
@@ -96,8 +97,12 @@ impl Seen {
             return Vec::new();
         }
         let no_worker = match &self.embedded {
-            Some((place, _)) => format!("see {}", place.dir().join("host.log").display()),
-            None => "start a worker with --lanes, or correct the task's --lane".to_owned(),
+            Some((place, _)) if self.status.workers.is_empty() => {
+                format!("see {}", place.dir().join("host.log").display())
+            }
+            _ => {
+                "start a worker with --lanes and --labels that fit, or correct the task's --lane and --needs".to_owned()
+            }
         };
         work::stuck(&self.status, &no_worker)
     }
@@ -139,6 +144,9 @@ impl Seen {
                 place.project().display(),
                 counted(slots.into(), "slot")
             ));
+        }
+        if self.embedded.is_none() {
+            text.push_str(&format!("pool     {}\n", self.name));
         }
         let redis = &self.redis;
         let kept = match (redis.append_only, redis.fsync.as_deref()) {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::reach::{self, Reached, Wish};
 use super::{Call, id_arg, id_of, json_arg, options, timeout_arg, timeout_of};
-use crate::term::record::json as record_json;
+use crate::term::record::{json as record_json, short_json};
 use crate::term::table::harmless;
 use crate::term::{COLUMNS, counted, error_text, has_colour, print, print_json, print_text, table, tell, time};
 use crate::work::{self, Placed};
@@ -136,7 +136,7 @@ pub(super) async fn result(call: &Call, matches: &ArgMatches) -> Result<u8> {
         print_json(&record_json(&record))?;
     }
     Err(Error::timeout(format!("{id} is still {}", record.state))
-        .hint("it goes on; `motorpool result --wait` waits again"))
+        .hint(format!("it goes on; `motorpool result {id} --wait` waits again")))
 }
 
 /// Prints what a task brought; its exit code.
@@ -144,7 +144,7 @@ pub(super) fn conclude(record: &TaskRecord, json: bool) -> Result<u8> {
     let id = record.id;
     if !record.denied.is_empty() {
         tell(&format!(
-            "{}, {} denied: {}; allow with --allowed-tools",
+            "{}, {} denied: {}; allow with --allowed-tools, edits with another --permission-mode than plan",
             record.state,
             counted(record.denied.len() as u64, "call"),
             harmless(&record.denied.join(", "))
@@ -211,6 +211,7 @@ pub(super) fn cancel_command() -> Command {
 
 pub(super) async fn cancel(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let id = id_of(matches)?;
+    call.refuse_inside_run("cancel")?;
     let reason = matches.get_one::<String>("reason").map_or("cancelled on request", String::as_str);
     reach::check(call)?;
     let reached = reach::reach(call, Wish::Look).await?;
@@ -276,7 +277,7 @@ pub(super) fn list_command() -> Command {
             .arg(Arg::new("tag").long("tag").value_name("TAG").help("only tasks with this tag"))
             .arg(Arg::new("limit").long("limit").value_name("N").default_value("20").help("at most so many, up to 1000"))
             .arg(Arg::new("cursor").long("cursor").value_name("ID").help("go on behind this task: the cursor of the page before"))
-            .arg(json_arg("print {items, cursor}"))
+            .arg(json_arg("print {items, cursor}; items without outputs and runs, which `show` has"))
             .after_help("Examples:\n  motorpool list --state running,pending\n  motorpool list --tag nightly --json\nWith --coordinator only the tasks submitted under that name are listed."),
     )
 }
@@ -298,7 +299,7 @@ pub(super) async fn list(call: &Call, matches: &ArgMatches) -> Result<u8> {
     reach::check(call)?;
     let page = reach::reach(call, Wish::Look).await?.pool.list(&filter, limit).await?;
     if call.json {
-        let items: Vec<_> = page.items.iter().map(record_json).collect();
+        let items: Vec<_> = page.items.iter().map(short_json).collect();
         print_json(&json!({ "items": items, "cursor": page.cursor }))?;
         return Ok(0);
     }
@@ -320,8 +321,8 @@ pub(super) async fn list(call: &Call, matches: &ArgMatches) -> Result<u8> {
 fn rows(records: &[TaskRecord], now_ms: u64) -> Vec<Vec<String>> {
     let about = |record: &TaskRecord| {
         let error = record.error.as_ref().map(|error| format!("{}: {}", error.class, error.message));
-        let prompt = || record.spec.as_ref()?.prompt.lines().find(|line| !line.trim().is_empty()).map(str::to_owned);
-        let words = error.or_else(|| record.tool.clone()).or_else(|| record.reason.clone()).or_else(prompt);
+        let why = error.or_else(|| record.tool.clone()).or_else(|| record.reason.clone());
+        let words = why.or_else(|| Some(record.title.clone()));
         let denied = (!record.denied.is_empty()).then(|| format!("{} denied", record.denied.len()));
         let tags = (!record.tags.is_empty()).then(|| format!("[{}]", record.tags.join(" ")));
         [tags, denied, words].into_iter().flatten().collect::<Vec<_>>().join(" ")

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use motorpool::pool::Pool;
-use motorpool::{Chunk, ErrorKind, Result, TaskId};
+use motorpool::pool::{Glance, Pool};
+use motorpool::{Chunk, ErrorKind, Result, State, TaskId, TaskRecord};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -14,6 +14,8 @@ use super::reach::{self, Wish};
 use super::task::looking;
 use super::{Call, id_arg, id_of, json_arg};
 use crate::term::live::Live;
+use crate::term::table::harmless;
+use crate::term::time::span;
 use crate::term::{print, print_json, tell};
 
 /// Live output makes no notice; so often it is looked for.
@@ -37,36 +39,39 @@ pub(super) async fn logs(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let reached = reach::reach(call, Wish::Look).await?;
     reached.task(id).await?;
     let pool = reached.pool;
-    let mut reader = Reader { pool: pool.clone(), id, run: 1, cursor: "0".into() };
+    let mut reader = Reader { pool: pool.clone(), id, run: 1, cursor: "0".into(), ended: 0 };
     let mut watch = pool.watch(id).await;
     let (mut items, mut live) = (Vec::new(), Live::default());
     loop {
         // Asked before the output is read: what a run said before it ended is read then.
         let step = match watch.look().await {
-            Ok(glance) => reader.read(glance.run).await.map(|chunks| (glance, chunks)),
+            Ok(glance) => reader.read(&glance).await.map(|said| (glance, said)),
             Err(error) => Err(error),
         };
-        let (glance, chunks) = match step {
+        let (glance, said) = match step {
             Err(error) if follow && error.kind() == ErrorKind::Redis => {
                 tell(&format!("reconnecting: {}", error.message()));
                 continue;
             }
             step => step?,
         };
-        for (run, chunk) in chunks {
+        for said in said {
             let is_open = match (call.json, follow) {
-                (true, true) => print_json(&chunk_json(id, run, &chunk))?,
+                (true, true) => print_json(&said.json(id))?,
                 (true, false) => {
-                    items.push(chunk_json(id, run, &chunk));
+                    items.push(said.json(id));
                     true
                 }
-                (false, _) => print(&live.add(run, &chunk))?,
+                (false, _) => print(&said.text(&mut live))?,
             };
             if !is_open {
                 return Ok(0);
             }
         }
         if !follow || !glance.state.is_unfinished() {
+            if glance.run == 0 {
+                tell(&format!("{id} is {}; no run of it has begun", glance.state));
+            }
             break;
         }
         watch.news(Instant::now() + PACE).await;
@@ -78,33 +83,112 @@ pub(super) async fn logs(call: &Call, matches: &ArgMatches) -> Result<u8> {
     Ok(0)
 }
 
+/// What there is to tell of a run.
+enum Said {
+    /// A piece of what it says.
+    Chunk(u64, Chunk),
+    /// It is over, and how.
+    End(u64, String),
+}
+
+impl Said {
+    fn json(&self, id: TaskId) -> Value {
+        match self {
+            Self::Chunk(run, chunk) => json!({
+                "id": id, "run": run, "kind": chunk.kind.word(), "text": chunk.text, "cursor": chunk.cursor,
+            }),
+            Self::End(run, words) => json!({ "id": id, "run": run, "kind": "end", "text": words, "cursor": null }),
+        }
+    }
+
+    fn text(&self, live: &mut Live) -> String {
+        match self {
+            Self::Chunk(run, chunk) => live.add(*run, chunk),
+            Self::End(run, words) => format!("{}--- run {run} {}\n", live.end(), harmless(&words.replace('\n', " "))),
+        }
+    }
+}
+
 /// How far the output was read.
 struct Reader {
     pool: Pool,
     id: TaskId,
     run: u64,
     cursor: String,
+    /// The last run whose end was told.
+    ended: u64,
 }
 
 impl Reader {
-    /// What is new, up to the end of this run's output as it is now.
-    async fn read(&mut self, last: u64) -> Result<Vec<(u64, Chunk)>> {
+    /// What is new, up to where the runs are now.
+    async fn read(&mut self, glance: &Glance) -> Result<Vec<Said>> {
         let mut new = Vec::new();
+        // The last run that is over.
+        let over = if glance.state == State::Running { glance.run.saturating_sub(1) } else { glance.run };
         loop {
             let chunks = self.pool.output_since(self.id, self.run, &self.cursor).await?;
             if let Some(chunk) = chunks.last() {
                 self.cursor.clone_from(&chunk.cursor);
-                new.extend(chunks.into_iter().map(|chunk| (self.run, chunk)));
-            } else if self.run < last {
-                self.run += 1;
-                self.cursor = "0".into();
-            } else {
+                new.extend(chunks.into_iter().map(|chunk| Said::Chunk(self.run, chunk)));
+                continue;
+            }
+            if self.run <= over && self.ended < self.run {
+                let words = end_text(&self.pool.task(self.id).await?, self.run);
+                self.ended = self.run;
+                new.push(Said::End(self.run, words));
+            }
+            if self.run >= glance.run {
                 return Ok(new);
             }
+            self.run += 1;
+            self.cursor = "0".into();
         }
     }
 }
 
-fn chunk_json(id: TaskId, run: u64, chunk: &Chunk) -> Value {
-    json!({ "id": id, "run": run, "kind": chunk.kind.word(), "text": chunk.text, "cursor": chunk.cursor })
+/// How a run ended.
+fn end_text(record: &TaskRecord, run: u64) -> String {
+    let Some(known) = record.runs.iter().find(|known| known.n == run) else { return "is over".into() };
+    let took = known.ended_ms.map(|ended| format!(" after {}", span(ended.saturating_sub(known.started_ms))));
+    let took = took.unwrap_or_default();
+    let is_last = record.run == run;
+    let mut text = match known.class {
+        None => format!("ended well{took}"),
+        Some(class) => {
+            let free = if known.charged { "" } else { ", not charged" };
+            let message = known.message.as_deref().filter(|words| !words.is_empty());
+            let message = message.map(|words| format!(": {words}")).unwrap_or_default();
+            format!("ended{took} ({class}{free}){message}")
+        }
+    };
+    if is_last && !record.denied.is_empty() {
+        text.push_str(&format!("; denied: {}", record.denied.join(", ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::term::record::tests::pending;
+    use motorpool::{Class, Run};
+
+    #[test]
+    fn the_end_of_a_run_says_why_and_what_was_denied() {
+        let mut record = pending();
+        let run = |n, class: Option<Class>| Run {
+            n,
+            class,
+            charged: false,
+            started_ms: 1000,
+            ended_ms: Some(3000),
+            message: class.map(|_| "overloaded".into()),
+            ..Run::default()
+        };
+        record.runs = vec![run(1, Some(Class::Transient)), run(2, None)];
+        record.run = 2;
+        record.denied = vec!["Write(a)".into()];
+        assert_eq!(end_text(&record, 1), "ended after 2s (transient, not charged): overloaded");
+        assert_eq!(end_text(&record, 2), "ended well after 2s; denied: Write(a)");
+    }
 }

@@ -54,6 +54,19 @@ struct RunJson<'a> {
     cost_usd: f64,
 }
 
+/// What a listing does not hold: it is in `show`.
+const TEXTS: [&str; 4] = ["output", "structured", "runs", "usage"];
+
+/// The record of a task in a listing: without its texts and runs, which are left out and not told as nothing.
+pub(crate) fn short_json(record: &TaskRecord) -> Value {
+    let mut value = serde_json::to_value(json(record)).unwrap_or_default();
+    if let Some(fields) = value.as_object_mut() {
+        TEXTS.iter().for_each(|name| drop(fields.remove(*name)));
+        fields.insert("title".into(), record.title.clone().into());
+    }
+    value
+}
+
 /// The record of a task for `--json`.
 pub(crate) fn json(record: &TaskRecord) -> RecordJson<'_> {
     RecordJson {
@@ -112,6 +125,7 @@ pub(crate) mod tests {
         TaskRecord {
             id: TaskId::new(17),
             state: State::Pending,
+            title: "a prompt".into(),
             reason: None,
             spec: None,
             lane: "default".into(),

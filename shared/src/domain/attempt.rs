@@ -167,11 +167,8 @@ pub fn decide(history: &History, outcome: &Outcome, fail_on_denied: bool, jitter
             let denied = &outcome.report.denied;
             if fail_on_denied && !denied.is_empty() {
                 return Verdict::Fail(
-                    Failure::new(
-                        Class::Permission,
-                        format!("{} calls were denied: {}", denied.len(), denied.join(", ")),
-                    )
-                    .hint("allow them with allowed_tools, or choose another permission_mode"),
+                    Failure::new(Class::Permission, format!("denied: {}", denied.join(", ")))
+                        .hint("allow them with allowed_tools, or choose another permission_mode"),
                 );
             }
             return Verdict::Complete;
@@ -221,15 +218,13 @@ pub fn decide(history: &History, outcome: &Outcome, fail_on_denied: bool, jitter
             } else if history.attempt >= history.max_attempts {
                 return Verdict::Fail(failure);
             }
-            let failures = if free { history.unspoken + 1 } else { history.attempt };
-            Verdict::Retry {
-                delay_ms: retry::backoff_ms(failures, jitter, outcome.retry_after_ms),
-                charged: !free,
-                counted: free,
-                unspoken: free,
-                failure: Some(failure),
-                reason,
-            }
+            let (failures, most) =
+                if free { (history.unspoken + 1, MOST_UNSPOKEN) } else { (history.attempt, history.max_attempts) };
+            let delay_ms = retry::backoff_ms(failures, jitter, outcome.retry_after_ms);
+            let why = if free { " before Claude said anything, not charged" } else { "" };
+            let seconds = delay_ms.div_ceil(1000);
+            let reason = format!("{reason} (failure {failures} of at most {most}{why}; tried again after {seconds} s)");
+            Verdict::Retry { delay_ms, charged: !free, counted: free, unspoken: free, failure: Some(failure), reason }
         }
     }
 }

@@ -32,6 +32,8 @@ pub const KEY_BYTES: usize = 200;
 pub const TIMEOUT_S: u64 = 30 * 24 * 3600;
 /// Most attempts a task may ask for.
 pub const MAX_ATTEMPTS: u32 = 100;
+/// Longest title of a task, in characters.
+pub const TITLE_CHARS: usize = 80;
 /// Longest message of an error that is kept, in bytes.
 pub const MESSAGE_BYTES: usize = 8 * 1024;
 

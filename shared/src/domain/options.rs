@@ -124,7 +124,7 @@ pub const TABLE: &[OptionRow] = &[
     row("disallowed_tools", Kind::List, "tools that are refused"),
     row("tools", Kind::List, "the only tools that exist"),
     row("mcp_servers", Kind::Json, "MCP servers by name; values may name ${VAR}, filled in by the worker"),
-    row("strict_mcp_config", Kind::Flag, "false: also the MCP servers of the repository and the user"),
+    row("strict_mcp_config", Kind::Flag, "off: also the MCP servers of the repository and the user"),
     row("json_schema", Kind::Json, "the answer as JSON of this schema"),
     row("max_budget_usd", Kind::Money, "stop after this cost in US dollars (checked between turns)"),
     row("timeout_s", Kind::Count, "end the run after so many seconds"),

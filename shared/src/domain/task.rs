@@ -41,6 +41,13 @@ impl Spec {
         Ok(Self { prompt, options, project_dir: None, retry_of: None, unknown: Map::new() })
     }
 
+    /// How its prompt begins: its first line with a word in it, cut.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let first = self.prompt.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+        first.chars().filter(|c| !c.is_control()).take(limits::TITLE_CHARS).collect()
+    }
+
     /// The lane it stands in.
     #[must_use]
     pub fn lane(&self) -> Lane {
@@ -80,6 +87,8 @@ pub struct Record {
     pub id: TaskId,
     /// Where it stands.
     pub state: State,
+    /// How its prompt begins.
+    pub title: String,
     /// Why it stands there, in words.
     pub reason: Option<String>,
     /// What was asked.

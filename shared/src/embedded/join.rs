@@ -330,7 +330,6 @@ impl Joined {
 
     fn failure(&self, what: &str, from: u64) -> Error {
         let file = self.place.file("keeper.log");
-        Error::failed(format!("{what}: {}", log::last_lines(&file, from)))
-            .hint(format!("its log is {}", file.display()))
+        Error::redis(format!("{what}: {}", log::last_lines(&file, from))).hint(format!("its log is {}", file.display()))
     }
 }

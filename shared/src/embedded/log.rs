@@ -49,6 +49,8 @@ pub(super) fn last_lines(file: &Path, from: u64) -> String {
 
 /// `4711:M 01 Jan 2025 10:00:00.000 # words`: the words alone.
 fn words(line: &str) -> &str {
+    // An error of ours is quoted in another one.
+    let line = line.strip_prefix("error: ").unwrap_or(line);
     let head = |at: usize| line[..at].contains(':') && line[..at].starts_with(|c: char| c.is_ascii_digit());
     for mark in [" # ", " * ", " - ", " . "] {
         if let Some(at) = line.find(mark)

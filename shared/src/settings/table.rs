@@ -131,7 +131,7 @@ pub const TABLE: &[Row] = &[
             Kind::Url,
             "(the project's embedded pool)",
             Scope::Base,
-            "Redis that holds the pool: redis://, rediss://, unix://, redis-sentinel:// or rediss-sentinel://",
+            "Redis that holds the pool: redis:// or unix://",
         )
     },
     row(
@@ -283,8 +283,8 @@ pub fn reference_markdown() -> String {
         (
             Scope::PoolDefault,
             "Defaults of the pool",
-            "Flags of `serve`, `up`, `host` and `config`; written only where the pool has none. Elsewhere these flags \
-             are options of the task.\n\n",
+            "Of commands that may start or serve a pool; written only where the pool has none. On `run` and `submit` these \
+             flags are options of the task.\n\n",
         ),
     ] {
         page.push_str(&format!(

@@ -111,7 +111,11 @@ impl Store {
         }
         let hashes: Vec<HashMap<String, String>> = pipe.query_async(&mut *connection).await.map_err(failed)?;
         let workers = listed.into_iter().zip(hashes);
-        Ok(workers.map(|((id, seen_ms), hash)| read(id, now_ms.saturating_sub(seen_ms as u64), &hash)).collect())
+        let mut workers: Vec<Worker> =
+            workers.map(|((id, seen_ms), hash)| read(id, now_ms.saturating_sub(seen_ms as u64), &hash)).collect();
+        // The set is in the order of their last words, which changes all the time.
+        workers.sort_by(|a, b| (&a.host, &a.id).cmp(&(&b.host, &b.id)));
+        Ok(workers)
     }
 
     /// Every lane that was used of late.

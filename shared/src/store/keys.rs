@@ -39,6 +39,7 @@ const FIELDS: &[&str] = &[
     // task
     "state",
     "spec",
+    "title",
     "lane",
     "priority",
     "entry",

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 /// The fields of a record without its texts, as a listing asks for them.
 pub(crate) const SHORT: &[&str] = &[
     "state",
+    "title",
     "reason",
     "lane",
     "coordinator",
@@ -66,6 +67,7 @@ pub(crate) fn read(id: TaskId, fields: &HashMap<String, String>) -> Result<Optio
     Ok(Some(Record {
         id,
         state,
+        title: text("title").unwrap_or_default(),
         reason: text("reason"),
         spec,
         lane: text("lane").unwrap_or_default(),

@@ -144,10 +144,10 @@ pub(crate) fn sort_error(error: &RedisError) -> CallError {
     let code = error.code().unwrap_or_default();
     let text = error.to_string();
     let no_use = match (error.kind(), code) {
-        (_, "NOAUTH" | "WRONGPASS") | (ErrorKind::AuthenticationFailed, _) => {
-            Error::redis("Redis wants another user or password")
-                .hint("put them into the URL: redis://USER:PASSWORD@HOST")
-        }
+        (_, "NOAUTH" | "WRONGPASS") | (ErrorKind::AuthenticationFailed, _) => Error::redis(
+            "Redis wants another user or password",
+        )
+        .hint("put them into the URL (--redis-url, MOTORPOOL_REDIS_URL or its file): redis://USER:PASSWORD@HOST"),
         (_, "NOPERM") => Error::redis(format!("this user of Redis may not do that: {text}"))
             .hint("give it ~mp:{POOL}:* &mp:{POOL}:* +@all -@admin -@dangerous +info +role +config|get"),
         (_, "OOM") => Error::refused("Redis has no memory left for new work")

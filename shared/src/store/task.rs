@@ -46,7 +46,8 @@ pub(crate) fn submission(specs: &[Spec], pool_id: &str, lease_ms: u64) -> Result
             .arg(options.coordinator.as_deref().unwrap_or(""))
             .arg(options.tags.join("\n"))
             .number(options.delay_s.unwrap_or(0) * 1000)
-            .number(options.queue_timeout_s.unwrap_or(0) * 1000);
+            .number(options.queue_timeout_s.unwrap_or(0) * 1000)
+            .arg(spec.title());
     }
     if specs.len() > limits::CALL_RECORDS || bytes > limits::CALL_BYTES && specs.len() > 1 {
         return Err(Error::usage(format!("{} tasks of {bytes} bytes are too much for one call", specs.len())));

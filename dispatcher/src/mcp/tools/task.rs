@@ -27,8 +27,10 @@ const FULL: u64 = 200_000;
 
 /// Makes the task of a call that starts work. Made again by the host, the call finds the task it made.
 async fn place(call: &mut Call, pool: &Pool) -> Result<(Placed, String)> {
-    let prompt = call.args.needed_text("prompt", "say what the task is to do")?;
+    let prompt = call.args.needed_text("prompt", "say what the task is to do");
+    // Before the prompt is missed: it may stand there under another name.
     let mut options = call.rest().options()?;
+    let prompt = prompt?;
     options.coordinator = Some(call.coordinator.clone());
     if options.once.is_none() {
         options.once = call.tool_use.as_ref().map(|id| format!("call {id}"));

@@ -119,7 +119,7 @@ async fn view_tasks(mut call: Call) -> Result<Answer> {
     for record in &page.items {
         let age = span(now.saturating_sub(record.created_ms));
         let tags = if record.tags.is_empty() { String::new() } else { format!(", [{}]", record.tags.join(" ")) };
-        let line = digest::cut(&format!("{}, {age} old{tags}", digest::head(record)), 300);
+        let line = digest::cut(&format!("{}, {age} old{tags}: {}", digest::head(record), record.title), 300);
         if line.chars().count() + 1 > left {
             break;
         }

@@ -3,11 +3,11 @@
 -- uses:    names clock text schema pool event lane
 -- args:    1 pool id, if it has none   2 lease (ms), if it has none   3 most tasks that may wait   4 this call's mark
 --          5 count, then for each: key, spec (JSON), lane, priority, max_attempts, if_lost, coordinator, tags (lines),
---          delay (ms), time that it may wait for a start (ms; 0: any)
+--          delay (ms), time that it may wait for a start (ms; 0: any), title
 -- replies: ok (id, fresh or again)… | full waiting | memory | schema found
 -- events:  submit
 local pool_id, lease_ms, max_waiting, mark, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
-local FIRST, WIDTH = 6, 10
+local FIRST, WIDTH = 6, 11
 
 local refusal = refuse_schema()
 if refusal then return refusal end
@@ -57,7 +57,7 @@ for i = 0, count - 1 do
     local coordinator, tags = ARGV[at + 6], ARGV[at + 7]
     redis.call('HSET', key.task(id), F.spec, spec, F.lane, lane, F.priority, priority, F.max_attempts, ARGV[at + 4],
       F.if_lost, ARGV[at + 5], F.coordinator, coordinator, F.tags, tags, F.once, once, F.run, '0', F.attempt, '0',
-      F.round, '1', F.cost, '0', F.created, whole(now_ms))
+      F.title, ARGV[at + 10], F.round, '1', F.cost, '0', F.created, whole(now_ms))
     redis.call('SET', key.once(once), id .. ' ' .. mark)
     redis.call('ZADD', key.index('all', 'tasks'), number_of(id), id)
     if coordinator ~= '' then redis.call('ZADD', key.index('coordinator', coordinator), number_of(id), id) end

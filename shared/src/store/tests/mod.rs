@@ -334,6 +334,7 @@ pub(crate) fn timed_submission(max_attempts: u32, if_lost: &str, priority: &str,
         .arg("")
         .number(times[0])
         .number(times[1])
+        .arg("a prompt")
 }
 
 pub(crate) fn words(reply: &Reply) -> Vec<String> {

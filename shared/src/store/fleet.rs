@@ -128,12 +128,14 @@ impl Store {
 
     /// Every lane with how many tasks wait in it, and for how many milliseconds the oldest of them has.
     pub(crate) async fn lanes(&self) -> Result<Vec<(String, u64, Option<u64>)>, CallError> {
+        // Before the connection is taken: who holds one and waits for a second may wait for himself.
+        let names = self.lane_names().await?;
         let mut connection = self.connector.pooled().await?;
         let failed = |error: redis::RedisError| sort_error(&error);
         let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut *connection).await.map_err(failed)?;
         let now_ms = seconds * 1000 + micros / 1000;
         let mut lanes = Vec::new();
-        for name in self.lane_names().await? {
+        for name in names {
             let (mut waiting, mut oldest) = (0, None);
             for priority in ["high", "normal", "low"] {
                 let reply = Call::new("lane").arg(&name).arg(priority).send(&self.keys, &mut *connection).await?;

@@ -175,6 +175,8 @@ fn options(settings: &Settings, sources: &Sources, embedded: bool, url: &str) ->
 
 /// What must not reach Claude in any variable: the URL where it holds a password.
 fn secrets(url: &str) -> Vec<String> {
+    // Files that are named behind it are no part of its password.
+    let url = if url.starts_with("rediss://") { url.split('?').next().unwrap_or(url) } else { url };
     let credentials =
         url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(credentials, _)| credentials);
     let password = credentials.and_then(|credentials| credentials.split_once(':')).map(|(_, password)| password);

@@ -182,7 +182,7 @@ fn url(text: &str) -> Result<(), Bad> {
     const SCHEMES: &[&str] = &["redis", "rediss", "unix", "redis+unix", "redis-sentinel", "rediss-sentinel"];
     match text.split_once("://") {
         Some((scheme, rest)) if SCHEMES.contains(&scheme) && !rest.is_empty() => Ok(()),
-        _ => bad("is not the address of a Redis", "it begins with redis:// or unix://"),
+        _ => bad("is not the address of a Redis", "it begins with redis://, rediss:// (TLS) or unix://"),
     }
 }
 

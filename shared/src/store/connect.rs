@@ -8,6 +8,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo};
 
 use super::script::{CallError, sort_error};
+use super::tls;
 use crate::error::{Error, Result};
 
 /// How long a connection may take to open, its first PING included.
@@ -57,13 +58,17 @@ pub(crate) fn without_password(url: &str) -> String {
 impl Address {
     fn new(url: &str) -> Result<Self> {
         let shown = without_password(url);
-        let forms = "use redis://[USER:PASSWORD@]HOST[:PORT][/DB] or unix:///PATH/TO/SOCKET";
-        if url.starts_with("rediss://") || url.contains("sentinel") {
-            return Err(Error::usage(format!("the Redis URL {shown}: TLS and Sentinel are not built yet")).hint(forms));
+        let forms = "use redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// for TLS, or unix:///PATH/TO/SOCKET";
+        if url.contains("sentinel://") {
+            return Err(Error::usage(format!("the Redis URL {shown}: Sentinel is not built yet")).hint(forms));
         }
         let wrong =
             |error: redis::RedisError| Error::usage(format!("the Redis URL {shown} does not do: {error}")).hint(forms);
-        let info = url.into_connection_info().map_err(wrong)?;
+        let info = if tls::is_asked_for(url) {
+            tls::connection_info(url, &shown)?
+        } else {
+            url.into_connection_info().map_err(wrong)?
+        };
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
         let manager = Manager::new_with_config(info.clone(), config).map_err(wrong)?;
@@ -239,7 +244,16 @@ mod tests {
 
     #[test]
     fn forms_that_do_not_do_are_refused() {
-        for url in ["", "localhost", "http://x", "rediss://h", "redis+sentinel://h"] {
+        for url in [
+            "",
+            "localhost",
+            "http://x",
+            "redis+sentinel://h",
+            "rediss://h?ca=/nowhere/ca.pem",
+            "rediss://h?cert=/etc/hostname",
+            "rediss://h?authority=x",
+            "rediss://h/#insecure",
+        ] {
             let error = Connector::new(url, None).expect_err(url);
             assert!(error.hint_text().is_some_and(|hint| hint.contains("redis://")), "{url}: {error}");
         }

@@ -17,6 +17,7 @@ pub(crate) mod sweep;
 pub(crate) mod task;
 #[cfg(test)]
 mod tests;
+mod tls;
 pub(crate) mod wait;
 
 use std::sync::Arc;

@@ -255,7 +255,7 @@ mod tests {
             "rediss://h/#insecure",
         ] {
             let error = Connector::new(url, None).expect_err(url);
-            assert!(error.hint_text().is_some_and(|hint| hint.contains("redis://")), "{url}: {error}");
+            assert!(error.hint_text().is_some_and(|hint| hint.contains("redis")), "{url}: {error}");
         }
     }
 }

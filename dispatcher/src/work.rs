@@ -78,7 +78,7 @@ pub(crate) fn short(worker: &str) -> String {
 pub(crate) fn slot_json(worker: &Worker) -> Value {
     json!({
         "id": worker.id, "state": slot_state(worker), "host": worker.host, "pid": worker.pid,
-        "version": worker.version, "claude": worker.claude, "lanes": worker.lanes, "labels": worker.labels, "task": worker.task,
+        "version": worker.version, "claude": worker.claude, "lanes": worker.lanes, "labels": worker.labels, "account": worker.account, "task": worker.task,
         "done": worker.done, "silent_ms": worker.silent_ms,
         "unfit": worker.unfit.as_ref().map(|unfit| json!({
             "class": unfit.class.word(), "message": unfit.message, "hint": unfit.hint,

@@ -117,3 +117,33 @@ async fn who_is_off_the_log_is_told() {
     }
     server.stop().await;
 }
+
+/// Redis has lost its last second, or a newer version writes what this one does not know: the reader goes on.
+#[tokio::test]
+async fn a_log_that_lost_its_end_or_says_unknown_things_is_read_on() {
+    let (server, pool) = pool().await;
+    let submit = async || pool.submit(Spec::new("p", TaskOptions::default()).unwrap()).await.unwrap().id;
+    for _ in 0..5 {
+        submit().await;
+    }
+    let redis::Value::Array(keys) = redis(&server, &["KEYS", "*:events"]).await else { panic!("no keys") };
+    let log: String = redis::from_redis_value(keys[0].clone()).expect("a key");
+    let mut events = pool.events(Since::Start).await.unwrap();
+    let mut last = String::new();
+    for _ in 0..5 {
+        last = event(&mut events).await.cursor;
+    }
+    redis(&server, &["XDEL", &log, &last]).await;
+    assert_eq!(events.next().await.unwrap(), Logged::Lagged);
+    assert_eq!(events.ready().await.unwrap(), None, "nothing comes twice");
+    for n in 0..600 {
+        redis(&server, &["XADD", &log, "*", "e", &format!("t1 {n} pending pending dreamt 0"), "t", "1"]).await;
+    }
+    let id = submit().await;
+    assert_eq!(event(&mut events).await.event.task, id);
+    assert_eq!(events.ready().await.unwrap(), None);
+    for text in ["+5-0", "5", "5-", "18446744073709551615-18446744073709551615"] {
+        assert!(Since::cursor(text).is_err(), "{text}");
+    }
+    server.stop().await;
+}

@@ -135,6 +135,46 @@ async fn a_limit_that_ends_lets_the_same_worker_go_on() {
     fleet.end().await;
 }
 
+/// A limit of an account is met once: its other workers stop without a request, another account goes on, and after the
+/// reset the first one does.
+#[tokio::test]
+async fn a_limit_stops_every_worker_of_its_account_and_no_other() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    fleet.env_remove("ANTHROPIC_API_KEY");
+    fleet.env("CLAUDE_CODE_OAUTH_TOKEN", "ours");
+    let ours = [fleet.joined(&[]).await, fleet.joined(&[]).await];
+    let id = fleet.submit("@once-limit week 8\n@say after the limit", json!({})).await;
+    for pid in ours {
+        fleet.worker_is(pid, "fit or not", |_| true).await;
+    }
+    // Whoever met it: the other one hears of it at its next claim.
+    let first = fleet
+        .until("the limit is met", async |fleet| {
+            let workers = fleet.pool.workers().await.expect("the pool answers");
+            workers.into_iter().find(|worker| worker.unfit.is_some())
+        })
+        .await;
+    let more = fleet.submit("@say more", json!({})).await;
+    for pid in ours {
+        let worker = fleet.worker_is(pid, "stopped", |worker| worker.unfit.is_some()).await;
+        let unfit = worker.unfit.expect("it is");
+        assert_eq!((unfit.class, unfit.until_ms), (Class::Limit, first.unfit.as_ref().and_then(|why| why.until_ms)));
+        assert_eq!(worker.account, first.account);
+    }
+    let (now, waiting) = (fleet.pool.task(id).await.unwrap(), fleet.pool.task(more).await.unwrap());
+    assert_eq!((now.state, now.run, waiting.run), (State::Pending, 1, 0), "{now:#?}\n{}", fleet.logs());
+    fleet.env("CLAUDE_CODE_OAUTH_TOKEN", "theirs");
+    let other = fleet.joined(&["--lanes", "theirs"]).await;
+    let theirs = fleet.run("@say meanwhile", json!({"lane": "theirs"})).await;
+    assert_eq!(theirs.output.as_deref(), Some("meanwhile"), "{theirs:#?}");
+    assert_ne!(fleet.worker_is(other, "fit", |worker| worker.unfit.is_none()).await.account, first.account);
+    let record = fleet.over(id).await;
+    assert_eq!((record.state, record.output.as_deref()), (State::Completed, Some("after the limit")), "{record:#?}");
+    assert_eq!((record.run, record.attempt, record.runs[0].charged), (2, 1, false), "{record:#?}");
+    assert_eq!(fleet.over(more).await.run, 1);
+    fleet.end().await;
+}
+
 /// The claim of a sign-in that was stored by `claude auth login`, as far as the CLI looks at it.
 fn stored_sign_in() -> Value {
     json!({"claudeAiOauth": {"accessToken": "stored", "refreshToken": "stored", "expiresAt": 4_102_444_800_000_u64,

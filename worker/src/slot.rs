@@ -59,6 +59,8 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         labels: options.labels.clone(),
         unfit: unfit.clone(),
         draining: false,
+        account: fit.as_ref().map(|probe| probe.account_id.clone()).unwrap_or_default(),
+        limits_account: false,
     };
     let mut seat = tokio::select! {
         seat = Seat::join(pool, presence) => seat?,
@@ -78,8 +80,13 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         let claimed = match next.take() {
             Some(claimed) => claimed,
             None => match claim(&mut seat, &mut token, &mut stopping).await? {
-                Some(claimed) => claimed,
-                None => continue,
+                Next::Run(claimed) => claimed,
+                Next::Nothing => continue,
+                Next::Limited(why) => {
+                    tracing::warn!(message = why.message, "another worker has met a limit of this account");
+                    (fit, unfit) = (None, Some(why));
+                    continue;
+                }
             },
         };
         let task = claimed.lease.task();
@@ -92,6 +99,14 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         };
         if let Some(why) = becomes_unfit(&classified) {
             tracing::error!(%task, run, class = %why.class, message = why.message, "this worker cannot go on");
+            if is_of_account(&classified) {
+                // Before the task goes back, or the next worker of the account would take it.
+                let told = seat.report(|presence| {
+                    presence.unfit = Some(why.clone());
+                    presence.limits_account = true;
+                });
+                patient(told.await)?;
+            }
             (fit, unfit) = (None, Some(why));
         }
         let go_on = stopping.now() == Stop::No && fit.is_some();
@@ -143,6 +158,12 @@ fn becomes_unfit(classified: &Classified) -> Option<Unfit> {
     classified.unfit.clone()
 }
 
+/// A limit that no worker of the account can get around, whatever the model.
+fn is_of_account(classified: &Classified) -> bool {
+    let of_model = |window: &String| window.ends_with("_opus") || window.ends_with("_sonnet");
+    classified.limit.as_ref().is_some_and(|limit| !limit.window.as_ref().is_some_and(of_model))
+}
+
 /// Waits until the worker is fit again, showing presence meanwhile; comes back early at the end of the process.
 async fn mend(
     seat: &mut Seat,
@@ -160,7 +181,7 @@ async fn mend(
     };
     let until = Instant::now() + again;
     while Instant::now() < until && stopping.now() == Stop::No {
-        report(seat, Some(why.clone()), None).await?;
+        patient(seat.report(|presence| presence.unfit = Some(why.clone())).await)?;
         let pause = until.saturating_duration_since(Instant::now()).min(seat.lease() / 3);
         tokio::select! {
             () = sleep(pause) => {}
@@ -171,16 +192,16 @@ async fn mend(
         return Ok((None, Some(why.clone())));
     }
     let (fit, unfit) = examine(options).await;
-    report(seat, unfit.clone(), fit.as_ref().map(|probe| probe.version.clone())).await?;
-    Ok((fit, unfit))
-}
-
-async fn report(seat: &mut Seat, unfit: Option<Unfit>, claude: Option<String>) -> Result<()> {
     let reported = seat.report(|presence| {
-        presence.unfit = unfit;
-        presence.claude = claude.or(presence.claude.take());
+        presence.unfit = unfit.clone();
+        presence.limits_account = false;
+        if let Some(probe) = &fit {
+            presence.claude = Some(probe.version.clone());
+            presence.account.clone_from(&probe.account_id);
+        }
     });
-    patient(reported.await)
+    patient(reported.await)?;
+    Ok((fit, unfit))
 }
 
 /// A Redis that refuses us for now (a password that was changed) is told, and tried again.
@@ -194,18 +215,34 @@ fn patient<T: Default>(answer: Result<T>) -> Result<T> {
     }
 }
 
-/// Claims, or waits for something to claim; nothing where there was none, or the process ends.
-async fn claim(seat: &mut Seat, token: &mut Option<String>, stopping: &mut Stopping) -> Result<Option<Claimed>> {
+/// What a claim comes to.
+enum Next {
+    Run(Claimed),
+    /// There was nothing, or the process ends.
+    Nothing,
+    /// The account is at its limit.
+    Limited(Unfit),
+}
+
+/// Claims, or waits for something to claim.
+async fn claim(seat: &mut Seat, token: &mut Option<String>, stopping: &mut Stopping) -> Result<Next> {
     let sent = Instant::now();
     let claimed = tokio::select! {
         claimed = seat.claim(token.as_deref()) => claimed,
         // A claim is waited for even in a drain: it may have taken a task. Only the end itself lets go of it.
-        _ = stopping.at_least(Stop::Now) => return Ok(None),
+        _ = stopping.at_least(Stop::Now) => return Ok(Next::Nothing),
     };
     match claimed {
         Ok(Claim::Run(lease)) => {
             *token = None;
-            Ok(Some(Claimed { lease, sent }))
+            Ok(Next::Run(Claimed { lease, sent }))
+        }
+        Ok(Claim::Limited(why)) => {
+            // For one whose account is not: it goes on to nobody else of this one, who does not wait for tokens any more.
+            if let Some(lane) = token.take() {
+                seat.return_token(&lane).await;
+            }
+            Ok(Next::Limited(why))
         }
         Ok(Claim::Idle) => {
             *token = tokio::select! {
@@ -213,7 +250,7 @@ async fn claim(seat: &mut Seat, token: &mut Option<String>, stopping: &mut Stopp
                 // A token that this wait had taken is replaced by the sweep.
                 _ = stopping.at_least(Stop::Drain) => None,
             };
-            Ok(None)
+            Ok(Next::Nothing)
         }
         Err(error) => {
             patient::<()>(Err(error))?;
@@ -221,7 +258,7 @@ async fn claim(seat: &mut Seat, token: &mut Option<String>, stopping: &mut Stopp
                 () = sleep(Duration::from_secs(2)) => {}
                 _ = stopping.at_least(Stop::Drain) => {}
             }
-            Ok(None)
+            Ok(Next::Nothing)
         }
     }
 }
@@ -242,7 +279,7 @@ async fn settle(
             let (settled, claim) = seat.step(lease, outcome).await?;
             let next = match claim {
                 Claim::Run(lease) => Some(Claimed { lease, sent }),
-                Claim::Idle => None,
+                Claim::Idle | Claim::Limited(_) => None,
             };
             Ok((settled, next))
         } else {

@@ -38,10 +38,11 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
         Some(limit) if (1..=1000).contains(&limit) => limit,
         _ => return Err(Error::usage("--limit is not a whole number from 1 to 1000").hint("as in --limit 50")),
     };
+    let cursor = matches.get_one::<String>("cursor").map(|cursor| Since::cursor(cursor)).transpose()?;
     reach::check(call)?;
     let pool = reach::reach(call, Wish::Look).await?.pool;
-    let since = match matches.get_one::<String>("cursor") {
-        Some(cursor) => Since::Cursor(cursor.clone()),
+    let since = match cursor {
+        Some(since) => since,
         None => Since::Cursor(pool.cursor_before(limit).await?),
     };
     let mut events = pool.events(since).await?;

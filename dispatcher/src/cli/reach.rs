@@ -104,8 +104,11 @@ pub(super) async fn reach(call: &Call, wish: Wish) -> Result<Reached> {
     let joined = Arc::new(embedded::join(&place, &starter, Presence::User, tell).await?);
     let reached = member(call, joined, wish)?;
     facts(&reached).await?;
-    if fresh {
-        // The keeper does it too; the first task must not be quicker.
+    let names = TABLE.iter().filter(|row| row.scope == Scope::PoolDefault).map(|row| row.name);
+    let by_flag = |name: &str| call.settings.origin(name) == format!("--{name}");
+    if fresh || names.into_iter().any(by_flag) {
+        // The keeper does it too; the first task must not be quicker. Who gives a default for a pool that runs sets it
+        // as well, where there is none.
         set_defaults(call, &reached.pool).await?;
     }
     Ok(reached)
@@ -160,8 +163,8 @@ pub(super) async fn facts(reached: &Reached) -> Result<Redis> {
     }
 }
 
-/// Sets the pool's defaults where it has none and there are any.
-pub(super) async fn set_defaults(call: &Call, pool: &Pool) -> Result<()> {
+/// The defaults of a pool that this call was given.
+fn given_defaults(call: &Call) -> Result<TaskOptions> {
     let given = &call.settings.defaults;
     let defaults = TaskOptions {
         model: given.model.clone(),
@@ -170,9 +173,23 @@ pub(super) async fn set_defaults(call: &Call, pool: &Pool) -> Result<()> {
         system_prompt: given.system_prompt.clone(),
         ..TaskOptions::default()
     };
-    if defaults != TaskOptions::default() {
-        defaults.check()?;
-        pool.set_defaults(&defaults).await?;
+    defaults.check()?;
+    Ok(defaults)
+}
+
+/// Sets the pool's defaults where it has none and there are any; says so where it keeps others.
+pub(super) async fn set_defaults(call: &Call, pool: &Pool) -> Result<()> {
+    let defaults = given_defaults(call)?;
+    if defaults == TaskOptions::default() || pool.set_defaults(&defaults).await? {
+        return Ok(());
+    }
+    let kept = pool.defaults().await?;
+    if kept != defaults {
+        let words = serde_json::to_string(&kept).unwrap_or_default();
+        tell(&format!(
+            "the pool keeps the defaults that it was first started with, {words}: in this release they are not to be \
+             changed; give run and submit what a task is to have"
+        ));
     }
     Ok(())
 }
@@ -236,9 +253,9 @@ pub(super) fn given_args(call: &Call, scopes: &[Scope]) -> Vec<OsString> {
     args
 }
 
-/// The settings of the pool that were given, as the record of its keeper has them.
+/// The settings of the pool that were given, as the record of its keeper has them. Its defaults stand in Redis.
 pub(super) fn given_texts(call: &Call) -> Vec<String> {
-    let args = given_args(call, &[Scope::Pool, Scope::Worker, Scope::PoolDefault]);
+    let args = given_args(call, &[Scope::Pool, Scope::Worker]);
     args.into_iter().map(|arg| arg.to_string_lossy().into_owned()).collect()
 }
 

@@ -333,7 +333,7 @@ impl Follow<'_> {
         );
         if self.reached.joined.is_none() {
             self.say_once(words);
-        } else if since.elapsed() >= UNFIT_FOR {
+        } else if since.elapsed() >= UNFIT_FOR && look.record.state == State::Pending {
             self.cancel = Some(Cancel::Hopeless(unfit));
         }
         Some("waits for a worker that can take it".into())
@@ -361,7 +361,11 @@ impl Follow<'_> {
         }
         let log = place.dir().join("host.log");
         let lane = Lane::parse(lane).words();
-        self.say_once(format!("no worker serves {lane} yet; still waiting, see {}", log.display()));
+        self.say_once(format!(
+            "no worker serves {lane}; still waiting. This pool's workers have their --lanes and --labels from its start \
+             (`motorpool down`, then start it with others); where none is alive, see {}",
+            log.display()
+        ));
     }
 
     fn say_once(&mut self, words: String) {

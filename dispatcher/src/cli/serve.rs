@@ -80,12 +80,13 @@ pub(super) async fn up(call: &Call, matches: &ArgMatches) -> Result<u8> {
     if let Some(keeper) = keeper_of(&place)?
         && let Some(running) = reach::find(call).await?
     {
-        let line = format!("the pool of {project} runs already, in the background ({})", running_text(&keeper));
-        if !is_as_wished(call, &keeper, detach) {
-            return Err(Error::refused(line).hint(
+        let line = format!("the pool of {project} runs already ({})", running_text(&keeper));
+        if let Some(other) = other_wish(call, &keeper, detach) {
+            return Err(Error::refused(format!("{line}, and not {other}")).hint(
                 "`motorpool down` ends it, and what it runs goes on with the next one; then start it as you want it",
             ));
         }
+        reach::set_defaults(call, &running.pool).await?;
         if call.json {
             print_json(
                 &json!({ "state": "running", "started": false, "slots": keeper.slots, "url": running.pool.redis() }),
@@ -105,7 +106,10 @@ pub(super) async fn up(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let starter = reach::starter(call, Wish::Submit)?;
     let joined = embedded::join(&place, &starter, Presence::User, tell).await?;
     let unfit = match reach::find(call).await? {
-        Some(reached) => unfit_worker(&reached.pool, slots).await,
+        Some(reached) => {
+            reach::set_defaults(call, &reached.pool).await?;
+            unfit_worker(&reached.pool, slots).await
+        }
         None => None,
     };
     if let Some(why) = &unfit {
@@ -147,12 +151,18 @@ fn running_text(keeper: &KeeperRecord) -> String {
     format!("{}{ends}", counted(keeper.slots.into(), "slot"))
 }
 
-/// Whether a pool that runs is what a call of `up` would start.
-fn is_as_wished(call: &Call, keeper: &KeeperRecord, detach: bool) -> bool {
-    // In the foreground until it is told to end.
-    let linger = if detach || call.is_given("linger") { call.settings.linger } else { Duration::MAX };
-    let stays = u128::from(keeper.linger_ms) >= linger.as_millis().min(u128::from(u64::MAX));
-    stays && reach::other_wishes(call, keeper).is_empty()
+/// In what a pool that runs is not what a call of `up` would start.
+fn other_wish(call: &Call, keeper: &KeeperRecord, detach: bool) -> Option<String> {
+    let wishes = reach::other_wishes(call, keeper);
+    if !wishes.is_empty() {
+        return Some(format!("with {}", wishes.join(" ")));
+    }
+    let is_longer = |linger: Duration| linger.as_millis().min(u128::from(u64::MAX)) > u128::from(keeper.linger_ms);
+    if !detach && !call.is_given("linger") && keeper.linger_ms != u64::MAX {
+        return Some("in the foreground, until it is told to end".to_owned());
+    }
+    let linger = call.settings.linger;
+    (detach && is_longer(linger)).then(|| format!("for {} after its last use", settings::duration_text(linger)))
 }
 
 async fn foreground(call: &Call, place: &Place) -> Result<u8> {

@@ -90,7 +90,8 @@ fn run_text(run: &Run) -> String {
     };
     let how = match (run.class, run.ended_ms) {
         (Some(class), _) => class.to_string(),
-        (None, Some(_)) => "ended well".into(),
+        (None, Some(_)) if run.charged => "ended well".into(),
+        (None, Some(_)) => "handed back".into(),
         (None, None) => "running".into(),
     };
     let charged = if run.charged { "" } else { ", not charged" };

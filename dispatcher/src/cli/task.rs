@@ -257,7 +257,11 @@ pub(super) async fn retry(call: &Call, matches: &ArgMatches) -> Result<u8> {
     reached.task(id).await?;
     let made = reached.pool.retry(id).await?;
     if !made.fresh {
-        tell(&format!("{id} was tried anew before, as {}; no second task is made", made.id));
+        let again = reached.task(made.id).await?.state;
+        tell(&format!("{id} was tried anew before, as {} ({again}); no second task is made", made.id));
+        if matches!(again, State::Failed | State::Cancelled) {
+            tell(&format!("`motorpool retry {}` tries that one anew", made.id));
+        }
     }
     if call.json {
         let state = reached.pool.task(made.id).await?.state;

@@ -39,7 +39,7 @@ pub(super) async fn logs(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let reached = reach::reach(call, Wish::Look).await?;
     reached.task(id).await?;
     let pool = reached.pool;
-    let mut reader = Reader { pool: pool.clone(), id, run: 1, cursor: "0".into(), ended: 0 };
+    let mut reader = Reader { pool: pool.clone(), id, run: 1, cursor: "0".into(), ended: 0, said: Vec::new() };
     let mut watch = pool.watch(id).await;
     let (mut items, mut live) = (Vec::new(), Live::default());
     loop {
@@ -117,28 +117,29 @@ struct Reader {
     cursor: String,
     /// The last run whose end was told.
     ended: u64,
+    /// What was read and not handed out yet: an error in between takes none of it away.
+    said: Vec<Said>,
 }
 
 impl Reader {
     /// What is new, up to where the runs are now.
     async fn read(&mut self, glance: &Glance) -> Result<Vec<Said>> {
-        let mut new = Vec::new();
         // The last run that is over.
         let over = if glance.state == State::Running { glance.run.saturating_sub(1) } else { glance.run };
         loop {
             let chunks = self.pool.output_since(self.id, self.run, &self.cursor).await?;
             if let Some(chunk) = chunks.last() {
                 self.cursor.clone_from(&chunk.cursor);
-                new.extend(chunks.into_iter().map(|chunk| Said::Chunk(self.run, chunk)));
+                self.said.extend(chunks.into_iter().map(|chunk| Said::Chunk(self.run, chunk)));
                 continue;
             }
             if self.run <= over && self.ended < self.run {
                 let words = end_text(&self.pool.task(self.id).await?, self.run);
                 self.ended = self.run;
-                new.push(Said::End(self.run, words));
+                self.said.push(Said::End(self.run, words));
             }
             if self.run >= glance.run {
-                return Ok(new);
+                return Ok(std::mem::take(&mut self.said));
             }
             self.run += 1;
             self.cursor = "0".into();
@@ -152,12 +153,13 @@ fn end_text(record: &TaskRecord, run: u64) -> String {
     let took = known.ended_ms.map(|ended| format!(" after {}", span(ended.saturating_sub(known.started_ms))));
     let took = took.unwrap_or_default();
     let is_last = record.run == run;
-    let mut text = match known.class {
-        None => format!("ended well{took}"),
-        Some(class) => {
-            let free = if known.charged { "" } else { ", not charged" };
-            let message = known.message.as_deref().filter(|words| !words.is_empty());
-            let message = message.map(|words| format!(": {words}")).unwrap_or_default();
+    let message = known.message.as_deref().filter(|words| !words.is_empty());
+    let message = message.map(|words| format!(": {words}")).unwrap_or_default();
+    let mut text = match (known.class, known.charged) {
+        (None, true) => format!("ended well{took}"),
+        (None, false) => format!("was handed back{took}{message}"),
+        (Some(class), charged) => {
+            let free = if charged { "" } else { ", not charged" };
             format!("ended{took} ({class}{free}){message}")
         }
     };
@@ -185,10 +187,12 @@ mod tests {
             message: class.map(|_| "overloaded".into()),
             ..Run::default()
         };
-        record.runs = vec![run(1, Some(Class::Transient)), run(2, None)];
-        record.run = 2;
+        let back = Run { message: Some("the worker was stopped".into()), ..run(2, None) };
+        record.runs = vec![run(1, Some(Class::Transient)), back, Run { charged: true, ..run(3, None) }];
+        record.run = 3;
         record.denied = vec!["Write(a)".into()];
         assert_eq!(end_text(&record, 1), "ended after 2s (transient, not charged): overloaded");
-        assert_eq!(end_text(&record, 2), "ended well after 2s; denied: Write(a)");
+        assert_eq!(end_text(&record, 2), "was handed back after 2s: the worker was stopped");
+        assert_eq!(end_text(&record, 3), "ended well after 2s; denied: Write(a)");
     }
 }

@@ -33,6 +33,8 @@ pub struct Worker {
     pub lanes: Vec<String>,
     /// What it has, as tasks may need it.
     pub labels: Vec<String>,
+    /// Whose account its Claude uses, as a hash, where that can be told.
+    pub account: Option<String>,
     /// Why it claims nothing, where it does not.
     pub unfit: Option<Unfit>,
     /// Finishes what it has and claims no more.
@@ -93,6 +95,7 @@ mod tests {
             claude: None,
             lanes: vec![lane.into()],
             labels: vec![],
+            account: None,
             unfit: unfit.map(|class| Unfit { class, message: "no".into(), hint: None, until_ms: None }),
             draining: false,
             task: None,

@@ -69,20 +69,23 @@ impl fmt::Display for Lane {
 #[must_use]
 pub fn served(names: &[String], labels: &[String], known: &[String]) -> Vec<String> {
     let mut lanes = Vec::new();
+    // The plain ones are served whatever there is besides.
+    let mut room = MOST_SERVED.saturating_sub(names.len());
     for name in names {
         let own = known.iter().map(|word| Lane::parse(word));
         let mut own: Vec<Lane> = own.filter(|lane| lane.name == *name && !lane.is_plain()).collect();
         own.retain(|lane| lane.is_served_by(names, labels));
         own.sort_by_key(|lane| (usize::MAX - lane.needs.len(), lane.to_string()));
+        own.truncate(room);
+        room -= own.len();
         lanes.extend(own.iter().map(ToString::to_string));
         lanes.push(name.clone());
     }
-    lanes.truncate(MOST_SERVED);
     lanes
 }
 
-/// Most lanes that a worker looks into.
-const MOST_SERVED: usize = 500;
+/// Most lanes that a worker looks into: as many as a pool has.
+const MOST_SERVED: usize = limits::LANES as usize;
 
 /// Refuses what is no label.
 ///
@@ -135,6 +138,14 @@ mod tests {
             let lane = Lane::parse(word);
             assert_eq!(served.contains(word), lane.is_served_by(&texts(&["b", "a"]), &labels), "{word}");
         }
+    }
+
+    #[test]
+    fn plain_lanes_are_served_whatever_there_is_besides() {
+        let known: Vec<String> = (0..3000).map(|n| format!("a+l{n}")).collect();
+        let labels: Vec<String> = (0..3000).map(|n| format!("l{n}")).collect();
+        let served = served(&texts(&["a", "b"]), &labels, &known);
+        assert!(served.len() <= MOST_SERVED && ["a", "b"].iter().all(|lane| served.contains(&(*lane).to_owned())));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub const TAGS: usize = 32;
 pub const LABEL_BYTES: usize = 64;
 /// Most labels that a task may need, or a worker be given.
 pub const LABELS: usize = 16;
+/// Most lanes of a pool, each set of labels counting as one: every one of them is looked at once a second.
+pub const LANES: u64 = 1000;
 /// Longest tag, key (`once`) or coordinator's name, in bytes.
 pub const KEY_BYTES: usize = 200;
 /// Longest time a task may run, be silent, wait or be delayed, in seconds: 30 days.

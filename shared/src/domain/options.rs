@@ -128,7 +128,11 @@ pub const TABLE: &[OptionRow] = &[
     row("json_schema", Kind::Json, "the answer as JSON of this schema"),
     row("max_budget_usd", Kind::Money, "stop after this cost in US dollars (checked between turns)"),
     row("timeout_s", Kind::Count, "end the run after so many seconds"),
-    row("idle_timeout_s", Kind::Count, "end the run when Claude and its tools were silent for so many seconds"),
+    row(
+        "idle_timeout_s",
+        Kind::Count,
+        "end the run when Claude said nothing for so many seconds, the time of a tool call included",
+    ),
     row("queue_timeout_s", Kind::Count, "fail if no run has begun so many seconds after it could"),
     row("max_attempts", Kind::Count, "how often the task is tried (3)"),
     row("working_dir", Kind::Text, "the directory it works in, as the worker sees it"),

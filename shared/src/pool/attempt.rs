@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::run::{Control, Output};
 use super::sweep::keep_sweeping;
 use super::{Backoff, LONGEST_BACKOFF, Pool, chance};
-use crate::domain::attempt::{History, Outcome, decide};
+use crate::domain::attempt::{Class, History, Outcome, decide};
+use crate::domain::fleet::Unfit;
 use crate::domain::ids::{TaskId, WorkerId};
 use crate::domain::lane;
 use crate::domain::options::TaskOptions;
@@ -21,6 +22,9 @@ use crate::store::attempt::{self, Claimed, Held, News, Progress, Told};
 use crate::store::fleet::{self, Presence};
 use crate::store::script::{Call, CallError, Reply};
 use crate::store::wait::{Channel, Waiter};
+
+/// How long the list of lanes is waited for.
+const LANES: Duration = Duration::from_secs(1);
 
 /// A worker's place in a pool: one process start, one call at a time, each with its number.
 #[derive(Debug)]
@@ -88,6 +92,8 @@ pub enum Claim {
     Run(Lease),
     /// There is nothing to do.
     Idle,
+    /// The account of this worker is at its limit.
+    Limited(Unfit),
 }
 
 /// What a beat heard.
@@ -192,6 +198,8 @@ impl Seat {
 
     /// A new identity: the pool has forgotten the former.
     async fn renew(&mut self) -> Result<()> {
+        // What it knew of the lanes is of another pool, whatever the version says.
+        self.lanes_version.clear();
         self.id = WorkerId::new(format!("w-{}", Uuid::new_v4().simple()));
         self.rejoin().await
     }
@@ -212,8 +220,8 @@ impl Seat {
         if self.lanes_told == self.lanes_version {
             return;
         }
-        // Redis away: what is known is served until the next claim.
-        if let Ok(known) = self.pool.store().lane_names().await {
+        // Redis away: what is known is served until the next claim. A result does not wait for it either.
+        if let Ok(Ok(known)) = timeout(LANES, self.pool.store().lane_names()).await {
             self.served = lane::served(&self.presence.lanes, &self.presence.labels, &known);
             self.lanes_version.clone_from(&self.lanes_told);
         }
@@ -223,6 +231,12 @@ impl Seat {
         match claimed {
             Claimed::Run(held) => Ok(Claim::Run(Lease { held })),
             Claimed::Idle => Ok(Claim::Idle),
+            Claimed::Limited { until_ms, message, hint } => Ok(Claim::Limited(Unfit {
+                class: Class::Limit,
+                message,
+                hint: (!hint.is_empty()).then_some(hint),
+                until_ms: Some(until_ms),
+            })),
             Claimed::Unknown => {
                 self.renew().await?;
                 Ok(Claim::Idle)
@@ -233,6 +247,13 @@ impl Seat {
     /// Waits for a token of one of its lanes, a third of the lease at most; gives the lane. To be finished or dropped
     /// for good: a token that a dropped wait had taken is replaced within a second by the sweep.
     pub async fn wait_for_work(&mut self) -> Option<String> {
+        if self.lanes_told != self.lanes_version {
+            // There is a new lane, which may have work for this worker.
+            self.look_at_lanes().await;
+            if self.lanes_told == self.lanes_version {
+                return None;
+            }
+        }
         let block = (self.lease / 3).max(Duration::from_millis(100));
         match self.pool.store().wait_for_token(&mut self.waiter, &self.served, block).await {
             Ok(token) => token,
@@ -281,6 +302,7 @@ impl Seat {
 
     /// Settles a run and takes the next task, in one trip.
     pub async fn step(&mut self, lease: Lease, outcome: &Outcome) -> Result<(bool, Claim)> {
+        self.look_at_lanes().await;
         self.call += 1;
         let verdict = self.verdict(&lease, outcome);
         let call = attempt::step(

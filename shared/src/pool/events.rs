@@ -44,6 +44,18 @@ pub struct Events {
     listener: Listener,
     cursor: String,
     read: VecDeque<Logged>,
+    /// The cursor behind what was read, handed out or not, and known to this version or not.
+    end: String,
+}
+
+impl Since {
+    /// Behind the entry of this cursor.
+    ///
+    /// # Errors
+    /// It is no cursor of a log.
+    pub fn cursor(text: &str) -> Result<Self> {
+        checked(text.to_owned()).map(Self::Cursor)
+    }
 }
 
 impl Pool {
@@ -59,7 +71,7 @@ impl Pool {
             Since::Now => self.patiently(|| self.store().log_end()).await?,
             Since::Cursor(cursor) => checked(cursor)?,
         };
-        Ok(Events { pool: self.clone(), listener, cursor, read: VecDeque::new() })
+        Ok(Events { pool: self.clone(), listener, end: cursor.clone(), cursor, read: VecDeque::new() })
     }
 }
 
@@ -74,8 +86,9 @@ impl Pool {
 }
 
 fn checked(cursor: String) -> Result<String> {
-    let parts = cursor.split_once('-');
-    if parts.is_some_and(|(ms, seq)| ms.parse::<u64>().is_ok() && seq.parse::<u64>().is_ok()) {
+    let is_number =
+        |text: &str| text.bytes().all(|c| c.is_ascii_digit()) && text.parse().is_ok_and(|n: u64| n < u64::MAX);
+    if cursor.split_once('-').is_some_and(|(ms, seq)| is_number(ms) && is_number(seq)) {
         return Ok(cursor);
     }
     Err(Error::usage(format!("{cursor:?} is no cursor of the log")).hint("it is as in 1767225600000-0"))
@@ -93,18 +106,29 @@ impl Events {
     /// # Errors
     /// Redis does not answer; the next call goes on where this one stopped.
     pub async fn ready(&mut self) -> Result<Option<Logged>> {
-        if self.read.is_empty() {
+        while self.read.is_empty() {
             let (pool, cursor) = (&self.pool, &self.cursor);
             let page = pool.patiently(move || pool.store().log_since(cursor, PAGE)).await?;
-            // An empty log that the cursor is not from has nothing to say yet.
-            if page.lagged && !page.entries.is_empty() {
+            if page.end == self.cursor {
+                // An empty log that the cursor is not from has nothing to say yet.
+                return Ok(None);
+            }
+            if page.lagged {
                 self.read.push_back(Logged::Lagged);
             }
             self.read.extend(page.entries.into_iter().map(Logged::Event));
+            self.end = page.end;
+            if self.read.is_empty() {
+                // Nothing in it that this version knows.
+                self.cursor.clone_from(&self.end);
+            }
         }
         let next = self.read.pop_front();
         if let Some(Logged::Event(entry)) = &next {
             self.cursor.clone_from(&entry.cursor);
+        }
+        if self.read.is_empty() {
+            self.cursor.clone_from(&self.end);
         }
         Ok(next)
     }
@@ -118,6 +142,7 @@ impl Events {
             if let Some(logged) = self.ready().await? {
                 return Ok(logged);
             }
+            self.pool.tend().await;
             // What the notice says stands in the log.
             let _ = timeout(LOOK_ANYWAY, self.listener.next()).await;
         }

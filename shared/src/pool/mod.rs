@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -59,6 +59,10 @@ struct Inner {
     patience: Duration,
     revive: Option<Revive>,
     feed: OnceCell<feed::Feed>,
+    /// Who sweeps, where this process does.
+    name: String,
+    /// When this process last looked whether anybody sweeps.
+    tended: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Pool {
@@ -130,8 +134,15 @@ impl PoolBuilder {
     /// Without contacting Redis: for processes that go on trying.
     pub fn build(self) -> Result<Pool> {
         let store = Store::new(&self.url, &self.name, self.whereabouts)?;
-        let inner =
-            Inner { store, lease: self.lease, patience: self.patience, revive: self.revive, feed: OnceCell::new() };
+        let inner = Inner {
+            store,
+            lease: self.lease,
+            patience: self.patience,
+            revive: self.revive,
+            feed: OnceCell::new(),
+            name: format!("client-{}", Uuid::new_v4().simple()),
+            tended: Mutex::new(None),
+        };
         Ok(Pool { inner: Arc::new(inner) })
     }
 }

@@ -7,12 +7,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
 
 use super::Pool;
 use crate::domain::ids::WorkerId;
 use crate::error::Error;
 use crate::store::Line;
 use crate::store::sweep;
+
+/// How often who waits looks whether anybody sweeps.
+const TEND: Duration = Duration::from_secs(2);
+
+impl Pool {
+    /// Carries out what is due where nobody else does: in a pool without workers who waits is all there is. Costs one
+    /// call in two seconds, and nothing is told of it.
+    pub async fn tend(&self) {
+        {
+            let mut tended = self.inner.tended.lock().await;
+            if tended.is_some_and(|last| last.elapsed() < TEND) {
+                return;
+            }
+            *tended = Some(Instant::now());
+        }
+        let _ = timeout(TEND, self.store().call(&sweep::tend(&self.inner.name))).await;
+    }
+}
 
 /// Sweeps once a second, as long as this process is the sweeper.
 pub(super) async fn keep_sweeping(pool: Pool, id: WorkerId, sweeping: Arc<AtomicBool>) {

@@ -92,7 +92,7 @@ impl Pool {
         let Some(mut spec) = record.spec else {
             return Err(Error::failed(format!("what {id} was asked is not known any more")));
         };
-        spec.options.once = Some(format!("retry of {id}"));
+        spec.options.once = None;
         spec.options.delay_s = None;
         spec.retry_of = Some(id);
         self.submit(spec).await

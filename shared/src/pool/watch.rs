@@ -48,6 +48,7 @@ impl Watch {
 
     /// Returns when the task may have moved, at the latest at `until` or after two seconds.
     pub async fn news(&mut self, until: Instant) {
+        self.pool.tend().await;
         let until = until.min(Instant::now() + LOOK_ANYWAY);
         while let Ok(notice) = timeout_at(until, self.listener.next()).await {
             match notice {

@@ -44,6 +44,15 @@ pub(crate) enum Claimed {
     Run(Box<Held>),
     /// There is nothing to do.
     Idle,
+    /// The worker's account is at its limit: nothing is given to it until then.
+    Limited {
+        /// Milliseconds since 1970; 0 where it is over by now.
+        until_ms: u64,
+        /// In the words of the worker that met it.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
     /// The pool does not know this worker any more: it has to join again.
     Unknown,
 }
@@ -67,6 +76,14 @@ pub(crate) fn claim(worker: &str, call: u64, token: &str, config: &str, lanes: &
 pub(crate) fn claimed(reply: &Reply, at: usize) -> Result<(Claimed, News)> {
     match reply.text(at) {
         "unknown" => return Ok((Claimed::Unknown, News::default())),
+        "limited" => {
+            let limited = Claimed::Limited {
+                until_ms: reply.number(at + 1),
+                message: reply.text(at + 2).to_owned(),
+                hint: reply.text(at + 3).to_owned(),
+            };
+            return Ok((limited, News::default()));
+        }
         "ok" | "idle" => {}
         _ => return Err(reply.unexpected()),
     }

@@ -49,19 +49,14 @@ impl Store {
 
     async fn look(&self) -> Result<Findings, CallError> {
         let mut findings = Findings::default();
-        let mut connection = self.connector.pooled().await?;
-        let failed = |error: redis::RedisError| sort_error(&error);
-        let listed: Vec<String> = redis::cmd("ZRANGE")
-            .arg(self.keys.index("all", "tasks"))
-            .arg(&["0", "-1"])
-            .query_async(&mut *connection)
-            .await
-            .map_err(failed)?;
+        // No connection is held while another one is asked for: enough of such callers wait for each other.
+        let listed = self.members(&self.keys.index("all", "tasks")).await?;
         let ids: Vec<TaskId> = listed.iter().filter_map(|id| id.parse().ok()).collect();
         findings.tasks = ids.len();
 
         let mut entries: BTreeMap<TaskId, State> = BTreeMap::new();
         let logs = self.logs().await?;
+        let mut connection = self.connector.pooled().await?;
         for id in &ids {
             let reply = Call::new("check").arg(id.to_string()).send(&self.keys, &mut *connection).await?;
             if reply.word() == "unknown" {
@@ -98,10 +93,18 @@ impl Store {
                 findings.broken.push(format!("I4: the runs of {id} are {claims:?}"));
             }
         }
+        drop(connection);
         self.look_at_lanes(&entries, &mut findings).await?;
         self.look_at_keys(&entries, &mut findings).await?;
         findings.broken.sort();
         Ok(findings)
+    }
+
+    async fn members(&self, key: &str) -> Result<Vec<String>, CallError> {
+        let mut connection = self.connector.pooled().await?;
+        let mut members = redis::cmd("ZRANGE");
+        members.arg(key).arg(&["0", "-1"]);
+        members.query_async(&mut *connection).await.map_err(|error| sort_error(&error))
     }
 
     async fn logs(&self) -> Result<BTreeMap<TaskId, Vec<Event>>, CallError> {
@@ -119,14 +122,9 @@ impl Store {
 
     /// Every entry of a lane is named by a record.
     async fn look_at_lanes(&self, known: &BTreeMap<TaskId, State>, findings: &mut Findings) -> Result<(), CallError> {
+        let lanes = self.members(&self.keys.lanes()).await?;
         let mut connection = self.connector.pooled().await?;
         let failed = |error: redis::RedisError| sort_error(&error);
-        let lanes: Vec<String> = redis::cmd("ZRANGE")
-            .arg(self.keys.lanes())
-            .arg(&["0", "-1"])
-            .query_async(&mut *connection)
-            .await
-            .map_err(failed)?;
         for lane in lanes {
             for priority in ["high", "normal", "low"] {
                 let stream = self.keys.lane(&lane, priority);
@@ -137,7 +135,9 @@ impl Store {
                     .await
                     .map_err(failed)?;
                 let live: BTreeSet<&str> = reply.ids.iter().map(|entry| entry.id.as_str()).collect();
-                for ghost in self.pending(&stream).await?.iter().filter(|entry| !live.contains(entry.as_str())) {
+                for ghost in
+                    pending(&mut connection, &stream).await?.iter().filter(|entry| !live.contains(entry.as_str()))
+                {
                     findings.broken.push(format!("I3: the entry {ghost} of lane {lane} is pending and stands nowhere"));
                 }
                 for entry in reply.ids {
@@ -162,18 +162,6 @@ impl Store {
         Ok(())
     }
 
-    /// The pending entries of a lane; none where it has no group.
-    async fn pending(&self, stream: &str) -> Result<Vec<String>, CallError> {
-        let mut connection = self.connector.pooled().await?;
-        let listed: Result<Vec<(String, String, u64, u64)>, redis::RedisError> =
-            redis::cmd("XPENDING").arg(stream).arg(&["workers", "-", "+", "10000"]).query_async(&mut *connection).await;
-        match listed {
-            Ok(listed) => Ok(listed.into_iter().map(|(entry, ..)| entry).collect()),
-            Err(error) if error.code() == Some("NOGROUP") => Ok(Vec::new()),
-            Err(error) => Err(sort_error(&error)),
-        }
-    }
-
     /// Every key has an owner, and the indexes say what the records say. Needs the right to SCAN.
     async fn look_at_keys(&self, known: &BTreeMap<TaskId, State>, findings: &mut Findings) -> Result<(), CallError> {
         let keys = match self.scan().await {
@@ -191,9 +179,11 @@ impl Store {
             let owned = match kind {
                 "task" => ids.contains(rest),
                 "output" => rest.split_once(':').is_some_and(|(id, _)| ids.contains(id)),
-                "once" | "index" | "lane" | "wake" | "worker" | "unseen" | "told" => !rest.is_empty(),
+                "once" | "index" | "lane" | "wake" | "worker" | "account" | "unseen" | "told" => !rest.is_empty(),
                 "test" => cfg!(test),
-                "meta" | "seq" | "lanes" | "due" | "events" | "workers" | "config" | "sweeper" => rest.is_empty(),
+                "meta" | "seq" | "lanes" | "due" | "retain" | "events" | "workers" | "config" | "sweeper" => {
+                    rest.is_empty()
+                }
                 _ => false,
             };
             if !owned {
@@ -314,5 +304,16 @@ impl Store {
             sets.insert(key.clone(), members);
         }
         Ok(sets)
+    }
+}
+
+/// The pending entries of a lane; none where it has no group.
+async fn pending(connection: &mut deadpool_redis::Connection, stream: &str) -> Result<Vec<String>, CallError> {
+    let listed: Result<Vec<(String, String, u64, u64)>, redis::RedisError> =
+        redis::cmd("XPENDING").arg(stream).arg(&["workers", "-", "+", "10000"]).query_async(&mut **connection).await;
+    match listed {
+        Ok(listed) => Ok(listed.into_iter().map(|(entry, ..)| entry).collect()),
+        Err(error) if error.code() == Some("NOGROUP") => Ok(Vec::new()),
+        Err(error) => Err(sort_error(&error)),
     }
 }

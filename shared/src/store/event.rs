@@ -181,6 +181,8 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Page {
     pub(crate) entries: Vec<Entry>,
+    /// The cursor behind all that was read, be it known here or not.
+    pub(crate) end: String,
     /// The entry of the cursor is not there any more: what stood between it and these may be gone too.
     pub(crate) lagged: bool,
 }
@@ -199,24 +201,20 @@ impl Store {
         pipe.cmd("XRANGE").arg(&key).arg(&[cursor, cursor]);
         pipe.cmd("XRANGE").arg(&key).arg(format!("({cursor}")).arg(&["+", "COUNT"]).arg(count);
         pipe.cmd("XREVRANGE").arg(&key).arg(&["+", "-", "COUNT", "1"]);
-        let (own, mut page, last): (StreamRangeReply, StreamRangeReply, StreamRangeReply) =
+        let (own, page, last): (StreamRangeReply, StreamRangeReply, StreamRangeReply) =
             pipe.query_async(&mut *connection).await.map_err(|error| sort_error(&error))?;
         let lagged = cursor != START && own.ids.is_empty();
-        // Not the log that the cursor is from: everything in it is new.
-        if lagged && page.ids.is_empty() && !last.ids.is_empty() {
-            page = redis::cmd("XRANGE")
-                .arg(&key)
-                .arg(&["-", "+", "COUNT"])
-                .arg(count)
-                .query_async(&mut *connection)
-                .await
-                .map_err(|error| sort_error(&error))?;
-        }
+        let end = match (page.ids.last(), last.ids.first()) {
+            (Some(read), _) => read.id.clone(),
+            // A log that ends before the cursor has lost something: it goes on from its end.
+            (None, Some(last)) if lagged => last.id.clone(),
+            (None, _) => cursor.to_owned(),
+        };
         let entries = page.ids.into_iter().filter_map(|entry| {
             let (notice, time_ms): (String, u64) = (entry.get("e")?, entry.get("t")?);
             Some(Entry { event: Event::parse(&notice)?, time_ms, cursor: entry.id })
         });
-        Ok(Page { entries: entries.collect(), lagged })
+        Ok(Page { entries: entries.collect(), end, lagged })
     }
 
     /// The cursor before the last `count` entries.

@@ -26,6 +26,10 @@ pub struct Presence {
     pub unfit: Option<Unfit>,
     /// It finishes what it has and claims no more.
     pub draining: bool,
+    /// Whose account its Claude uses, as a hash; empty where that cannot be told.
+    pub account: String,
+    /// It is unfit for a limit of its account, which all workers of that account should know.
+    pub limits_account: bool,
 }
 
 pub(crate) fn presence(worker: &str, verb: &str, pool_id: &str, lease_ms: u64, known: &Presence) -> Call {
@@ -42,6 +46,8 @@ pub(crate) fn presence(worker: &str, verb: &str, pool_id: &str, lease_ms: u64, k
         ("unfit_message", unfit.map(|unfit| unfit.message.clone()).unwrap_or_default()),
         ("unfit_hint", unfit.and_then(|unfit| unfit.hint.clone()).unwrap_or_default()),
         ("unfit_until", unfit.and_then(|unfit| unfit.until_ms).map(|ms| ms.to_string()).unwrap_or_default()),
+        ("account", known.account.clone()),
+        ("limits_account", if known.limits_account { "1" } else { "0" }.to_owned()),
     ];
     Call::new("presence")
         .arg(worker)
@@ -192,6 +198,7 @@ fn read(id: String, silent_ms: u64, hash: &HashMap<String, String>) -> Worker {
         claude: text("claude"),
         lanes: listed("lanes"),
         labels: listed("labels"),
+        account: text("account"),
         unfit,
         draining: text("draining").as_deref() == Some("1"),
         task: text("task"),

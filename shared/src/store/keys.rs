@@ -36,6 +36,7 @@ const FIELDS: &[&str] = &[
     "repaired",
     "aged",
     "lanes_version",
+    "away_ms",
     // task
     "state",
     "spec",
@@ -57,6 +58,9 @@ const FIELDS: &[&str] = &[
     "created",
     "ready",
     "first_ready",
+    "wait_ms",
+    "waits_since",
+    "away_then",
     "started",
     "ended",
     "n",
@@ -95,6 +99,12 @@ const FIELDS: &[&str] = &[
     "unfit_message",
     "unfit_hint",
     "unfit_until",
+    "account",
+    "limits_account",
+    // account
+    "limited_until",
+    "message",
+    "hint",
     // config
     "version",
     "options",
@@ -191,11 +201,13 @@ pub(crate) fn names_lua() -> String {
          \x20 return {\n\
          \x20   meta = p .. 'meta', seq = p .. 'seq', lanes = p .. 'lanes', due = p .. 'due', events = p .. 'events',\n\
          \x20   feed = p .. 'feed', workers = p .. 'workers', config = p .. 'config', sweeper = p .. 'sweeper',\n\
+         \x20   retain = p .. 'retain',\n\
          \x20   task = function(id) return p .. 'task:' .. id end,\n\
          \x20   lane = function(lane, priority) return p .. 'lane:' .. lane .. ':' .. priority end,\n\
          \x20   wake = function(lane) return p .. 'wake:' .. lane end,\n\
          \x20   worker = function(id) return p .. 'worker:' .. id end,\n\
          \x20   ctl = function(id) return p .. 'ctl:' .. id end,\n\
+         \x20   account = function(id) return p .. 'account:' .. id end,\n\
          \x20   output = function(id, run) return p .. 'output:' .. id .. ':' .. run end,\n\
          \x20   once = function(once) return p .. 'once:' .. once end,\n\
          \x20   unseen_of = function(coordinator) return p .. 'unseen:' .. coordinator end,\n\
@@ -215,6 +227,7 @@ pub(crate) fn names_lua() -> String {
         ("WORKER_TTL_MS", WORKER_TTL_MS),
         ("LANE_UNUSED_MS", LANE_UNUSED_MS),
         ("AGE_MS", AGE_MS),
+        ("MOST_LANES", crate::domain::limits::LANES),
         ("TOLD_KEPT", TOLD_KEPT),
     ] {
         let _ = writeln!(lua, "local {name} = {value}");

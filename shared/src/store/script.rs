@@ -28,6 +28,7 @@ const PARTS: &[(&str, &str)] = lua![
     "parts/again",
     "parts/books",
     "parts/begin",
+    "parts/account",
     "parts/settle",
     "parts/lost",
     "parts/repair",
@@ -308,6 +309,8 @@ impl Reply {
             }
             "full" => Error::refused(format!("the pool is full: {} tasks wait", self.text(1)))
                 .hint("wait for some to end, or cancel some; `motorpool list`"),
+            "lanes" => Error::refused(format!("the pool would have more than {} lanes", self.text(1)))
+                .hint("each set of labels in needs is a lane; use fewer different ones, and tags to find tasks by"),
             "memory" => Error::refused("Redis has less than a fifth of its memory left, so no new work is taken")
                 .hint("raise maxmemory, or let running tasks end"),
             "unknown" => Error::refused(format!("no task {}", self.text(1))).hint("`motorpool list` shows the tasks"),

@@ -20,7 +20,16 @@ pub struct Swept {
 }
 
 pub(crate) fn sweep(process: &str) -> Call {
-    Call::new("sweep").arg(process).number(RETENTION_MS)
+    sweep_for(process, 2_000)
+}
+
+/// The same by somebody who does not stay: his place is free for a worker right away.
+pub(crate) fn tend(process: &str) -> Call {
+    sweep_for(process, 100)
+}
+
+fn sweep_for(process: &str, keeps_ms: u64) -> Call {
+    Call::new("sweep").arg(process).number(RETENTION_MS).number(keeps_ms)
 }
 
 /// What was done; nothing if another process sweeps.

@@ -37,7 +37,7 @@ pub(crate) fn submission(specs: &[Spec], pool_id: &str, lease_ms: u64) -> Result
         let options = &spec.options;
         let attempts = options.max_attempts.unwrap_or(ATTEMPTS).clamp(1, limits::MAX_ATTEMPTS);
         call = call
-            .arg(options.once.clone().unwrap_or_else(|| format!("auto-{}", Uuid::new_v4())))
+            .arg(key_of(spec))
             .arg(text)
             .arg(spec.lane().to_string())
             .arg(options.priority.unwrap_or(Priority::Normal).word())
@@ -53,6 +53,15 @@ pub(crate) fn submission(specs: &[Spec], pool_id: &str, lease_ms: u64) -> Result
         return Err(Error::usage(format!("{} tasks of {bytes} bytes are too much for one call", specs.len())));
     }
     Ok(call)
+}
+
+/// The key by which a submission that is repeated is known. A caller's own holds no control character.
+fn key_of(spec: &Spec) -> String {
+    match (&spec.options.once, spec.retry_of) {
+        (Some(once), _) => once.clone(),
+        (None, Some(id)) => format!("retry\t{id}"),
+        (None, None) => format!("auto-{}", Uuid::new_v4()),
+    }
 }
 
 /// What a submit answered: each task's id, and whether it was made now.

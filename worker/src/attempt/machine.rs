@@ -364,7 +364,7 @@ impl Machine {
                         Class::Timeout,
                         format!("it was silent for {seconds} s{during}, the task's idle_timeout_s"),
                     )
-                    .hint("raise idle_timeout_s above the longest silent tool"),
+                    .hint("raise idle_timeout_s above the longest call of a tool"),
                 )
             }
             Some(Why::Lonely) => stopped("Redis did not answer the worker for the lease".into()),

@@ -14,6 +14,7 @@ use motorpool::domain::fleet::Unfit;
 use motorpool::domain::limits::cut_middle;
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::command::Environment;
 use crate::process::Owned;
@@ -34,6 +35,8 @@ pub struct Probe {
     pub method: String,
     /// Whose account it is, where that is told: an e-mail address, else an organization.
     pub account: Option<String>,
+    /// The account as a hash that tells nothing of it, for the workers that share it; empty where it cannot be told.
+    pub account_id: String,
 }
 
 /// Finds the CLI and asks it. `bin` is `--claude-bin`; `cwd` is where tasks work.
@@ -49,11 +52,13 @@ pub async fn probe(bin: Option<&Path>, env: &Environment, cwd: &Path) -> Result<
     let asked = async {
         let version = version(&ask(&path, &["--version"], env, cwd).await?.0)?;
         if let Some(method) = credential(env) {
-            return Ok(Probe { path: path.clone(), version, method: method.to_owned(), account: None });
+            let account_id = account_id(env, None);
+            return Ok(Probe { path: path.clone(), version, method: method.to_owned(), account: None, account_id });
         }
         let (answer, stderr) = ask(&path, &["auth", "status", "--json"], env, cwd).await?;
         let (method, account) = signed_in(&answer, &stderr)?;
-        Ok(Probe { path: path.clone(), version, method, account })
+        let account_id = account_id(env, account.as_deref());
+        Ok(Probe { path: path.clone(), version, method, account, account_id })
     };
     match tokio::time::timeout(DEADLINE, asked).await {
         Ok(answer) => answer,
@@ -138,6 +143,24 @@ fn credential(env: &Environment) -> Option<&'static str> {
     .find_map(|(there, method)| there.then_some(method))
 }
 
+/// The stored login, else the key or token, in the order in which the CLI looks at them; the address is part of it.
+fn account_id(env: &Environment, login: Option<&str>) -> String {
+    let text =
+        |name: &str| env.get(OsStr::new(name)).map(|value| value.as_encoded_bytes()).filter(|text| !text.is_empty());
+    let names = ["ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"];
+    let credential = names.iter().find_map(|name| Some((*name, text(name)?)));
+    let (kind, secret) = match (login, credential) {
+        (Some(login), _) => ("login", login.as_bytes()),
+        (None, Some(credential)) => credential,
+        (None, None) => return String::new(),
+    };
+    let mut hash = Sha256::new();
+    for part in [kind.as_bytes(), b"\0", text("ANTHROPIC_BASE_URL").unwrap_or_default(), b"\0", secret] {
+        hash.update(part);
+    }
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn signed_in(answer: &str, stderr: &str) -> Result<(String, Option<String>), Unfit> {
     let Ok(status) = serde_json::from_str::<Value>(answer) else {
         let said = if answer.is_empty() { stderr } else { answer };
@@ -189,6 +212,17 @@ mod tests {
         assert_eq!(out.class, Class::Auth);
         assert!(out.hint.unwrap().contains("claude auth login"));
         assert_eq!(signed_in("", "unknown command").unwrap_err().class, Class::Internal);
+    }
+
+    #[test]
+    fn an_account_is_known_by_its_login_else_by_its_key() {
+        let env = |name: &str, value: &str| -> Environment { [(name.into(), value.into())].into() };
+        let (a, b) = (env("ANTHROPIC_API_KEY", "a"), env("ANTHROPIC_API_KEY", "b"));
+        assert_eq!(account_id(&a, None), account_id(&a, None));
+        assert_ne!(account_id(&a, None), account_id(&b, None));
+        assert_eq!(account_id(&a, Some("x@y")), account_id(&b, Some("x@y")));
+        assert_ne!(account_id(&env("CLAUDE_CODE_OAUTH_TOKEN", "a"), None), account_id(&a, None));
+        assert_eq!((account_id(&a, None).len(), account_id(&Environment::default(), None).as_str()), (16, ""));
     }
 
     #[tokio::test(flavor = "current_thread")]

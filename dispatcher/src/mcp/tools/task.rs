@@ -76,9 +76,13 @@ async fn mode(pool: &Pool, placed: &Placed, record: &TaskRecord) -> String {
 }
 
 /// What a caller has to know of where a task waits.
-async fn warning(pool: &Pool, lane: &str) -> Option<String> {
+async fn warning(call: &Call, pool: &Pool, lane: &str) -> Option<String> {
     // It is submitted: what cannot be asked any more is left out.
     let workers = pool.workers().await.ok()?;
+    // Those of an embedded pool that was just started are still coming; where none comes, pool_status says so.
+    if workers.is_empty() && call.desk.project_dir().is_some() {
+        return None;
+    }
     let (why, hint) =
         work::waits_text(lane, &workers, "start one: motorpool-worker host, with --lanes and --labels that fit")?;
     Some(format!("{why}; {hint}"))
@@ -104,7 +108,7 @@ pub(super) async fn run(mut call: Call) -> Result<Answer> {
     if record.state.is_unfinished() {
         let why = match record.state {
             State::Running => None,
-            _ => warning(&pool, &lane).await,
+            _ => warning(&call, &pool, &lane).await,
         };
         let why = why.map(|why| format!("\n{why}")).unwrap_or_default();
         return Ok(Answer::text(format!(
@@ -128,7 +132,7 @@ pub(super) async fn submit(mut call: Call) -> Result<Answer> {
         (record.state, mode(&pool, &placed, &record).await)
     };
     let mut answer = json!({"id": id, "state": state.word(), "created": placed.fresh, "mode": mode});
-    if let Some(warning) = warning(&pool, &lane).await {
+    if let Some(warning) = warning(&call, &pool, &lane).await {
         answer["warning"] = warning.into();
     }
     Ok(Answer::json(&answer))

@@ -18,7 +18,7 @@ pub(super) const VIEWS: [&str; 5] = ["tasks", "task", "slots", "events", "config
 
 /// What does not move, and what to do.
 pub(super) fn stuck(status: &motorpool::PoolStatus) -> Vec<(String, String)> {
-    work::stuck(status, "start one with motorpool-worker host and its --lanes")
+    work::stuck(status, "start one: motorpool-worker host, with --lanes and --labels that fit")
 }
 
 pub(super) async fn status(call: Call) -> Result<Answer> {
@@ -155,7 +155,8 @@ async fn view_task(mut call: Call) -> Result<Answer> {
     for run in record.runs.iter().rev().take(10) {
         let how = match (run.class, run.ended_ms) {
             (Some(class), _) => class.to_string(),
-            (None, Some(_)) => "ended well".into(),
+            (None, Some(_)) if run.charged => "ended well".into(),
+            (None, Some(_)) => "handed back".into(),
             (None, None) => "running".into(),
         };
         let message = run.message.as_deref().map(|text| format!(": {}", digest::cut(text, 200))).unwrap_or_default();

@@ -109,6 +109,7 @@ pub(super) async fn wait(mut call: Call) -> Result<Answer> {
             next_word = Instant::now() + PROGRESS_EVERY;
             call.progress.tell(&wait.words()).await;
         }
+        pool.tend().await;
         let look_at = until.min(next_word).min(Instant::now() + LOOK_ANYWAY);
         tokio::select! {
             // Whatever moved may be news; the set says what is.

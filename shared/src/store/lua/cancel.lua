@@ -19,7 +19,10 @@ if state == 'running' then
   redis.call('HSET', key.task(id), F.cancel, '1', F.cancel_reason, reason)
   tell(key.ctl(known[5]), 'cancel ' .. id)
 else
-  if known[4] then leave_lane(known[2], known[3], known[4]) end
+  if known[4] then
+    leave_lane(known[2], known[3], known[4])
+    forget_age(known[2], known[3])
+  end
   redis.call('ZREM', key.due, 'task:' .. id)
   redis.call('HSET', key.task(id), F.reason, reason)
   finish_terminal(id, retention_ms)

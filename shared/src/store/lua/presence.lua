@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- presence: a worker joins, reports how it is, or leaves.
--- uses:    names clock text schema pool
+-- uses:    names clock text schema pool account
 -- args:    1 worker   2 join, report or leave   3 pool id, if it has none   4 lease (ms), if it has none
 --          5 count, then field and value of what is known of it
 -- replies: ok pool id, lease (ms), sweep | unknown worker | schema found
@@ -25,6 +25,7 @@ else
   end
   redis.call('PERSIST', key.worker(worker))
   redis.call('ZADD', key.workers, whole(now_ms), worker)
+  note_limit(worker)
 end
 -- One that cannot work can still sweep: without it a pool of unfit workers would stand still altogether.
 local sweep = '0'

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- step: finish and claim in one trip, for a worker that is ready for the next.
--- uses:    names clock text schema again fence pool event lane books begin settle
+-- uses:    names clock text schema again fence pool event lane books begin settle account
 -- args:    1 worker   2 call number   3 task   4 run   5 entry   6 round   then the verdict (parts/settle.lua)
 --          then: config version it knows, count of lanes, the lanes in its order
 -- replies: (finish's word and its value) then claim's reply | unknown worker | superseded call | schema found
@@ -51,7 +51,9 @@ if word == 'ok' then
 elseif word == 'stale' then
   book_late(id, run, worker, verdict.cost)
 end
-local next_id, next_run, next_entry = take(worker, '', lanes)
+local next_id, next_run, next_entry
+-- A worker whose account is at its limit hears of it at its next claim.
+if not limit_of(worker) then next_id, next_run, next_entry = take(worker, '', lanes) end
 local did = { word, value }
 if next_id then
   did[3], did[4], did[5] = next_id, next_run, next_entry

@@ -4,7 +4,7 @@
 -- args:    1 pool id, if it has none   2 lease (ms), if it has none   3 most tasks that may wait   4 this call's mark
 --          5 count, then for each: key, spec (JSON), lane, priority, max_attempts, if_lost, coordinator, tags (lines),
 --          delay (ms), time that it may wait for a start (ms; 0: any), title
--- replies: ok (id, fresh or again)… | full waiting | memory | schema found
+-- replies: ok (id, fresh or again)… | full waiting | lanes count | memory | schema found
 -- events:  submit
 local pool_id, lease_ms, max_waiting, mark, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local FIRST, WIDTH = 6, 11
@@ -30,6 +30,15 @@ if fresh > 0 then
   end
   if waiting + fresh > max_waiting then return { 'full', whole(waiting) } end
   if redis.call('HGET', key.meta, F.full) == '1' then return { 'memory' } end
+  local lanes, seen_lanes = redis.call('ZCARD', key.lanes), {}
+  for i = 0, count - 1 do
+    local lane = ARGV[FIRST + i * WIDTH + 2]
+    if not seen_lanes[lane] then
+      seen_lanes[lane] = true
+      if not redis.call('ZSCORE', key.lanes, lane) then lanes = lanes + 1 end
+    end
+  end
+  if lanes > MOST_LANES then return { 'lanes', whole(MOST_LANES) } end
 end
 
 local reply = { 'ok' }
@@ -65,12 +74,14 @@ for i = 0, count - 1 do
       redis.call('ZADD', key.index('tag', tag), number_of(id), id)
     end
     local delay_ms, wait_ms = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9])
-    if wait_ms > 0 then redis.call('ZADD', key.due, whole(now_ms + delay_ms + wait_ms), 'queue:' .. id) end
+    if wait_ms > 0 then redis.call('HSET', key.task(id), F.wait_ms, whole(wait_ms)) end
     if delay_ms > 0 then
+      touch_lane(lane)
       redis.call('ZADD', key.due, whole(now_ms + delay_ms), 'task:' .. id)
       move(id, '-', 'delayed', 'submit', '0')
     else
       enter_lane(id, lane, priority)
+      start_waiting(id)
       move(id, '-', 'pending', 'submit', '0')
     end
   end

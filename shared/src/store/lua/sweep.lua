@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- sweep: what is due: timers, lost leases, lost places, dead presence, retention; at most 100 of each.
 -- uses:    names clock text schema pool event lane books settle lost repair retire
--- args:    1 sweeper's process   2 retention (ms)
+-- args:    1 sweeper's process   2 retention (ms)   3 how long it keeps its place (ms)
 -- replies: ok due lost repaired removed dead | not_sweeper | schema found
 -- events:  due, expire, lost, cancel, repair
-local process, retention_ms = ARGV[1], ARGV[2]
+local process, retention_ms, keeps_ms = ARGV[1], ARGV[2], ARGV[3]
 
 local refusal = refuse_schema()
 if refusal then return refusal end
@@ -14,7 +14,7 @@ if sweeper and sweeper ~= process then return { 'not_sweeper' } end
 local run_id, full = server_told()
 
 -- writes from here
-redis.call('SET', key.sweeper, process, 'PX', 2000)
+redis.call('SET', key.sweeper, process, 'PX', keeps_ms)
 note_call()
 note_server(run_id, full)
 local due, removed = do_due(retention_ms)

@@ -24,9 +24,9 @@ async fn what_does_not_run_is_over_at_once() {
             assert!(record.ended_ms.is_some() && record.entry.is_none());
             assert_eq!(pool.last_event(id).await, event);
         }
-        let mut timers: Vec<String> = pool.redis(redis::cmd("ZRANGE").arg(pool.key("due")).arg(&["0", "-1"])).await;
+        let mut timers: Vec<String> = pool.redis(redis::cmd("ZRANGE").arg(pool.key("retain")).arg(&["0", "-1"])).await;
         timers.sort();
-        assert_eq!(timers, [format!("retain:{delayed}"), format!("retain:{pending}")]);
+        assert_eq!(timers, [delayed.to_string(), pending.to_string()]);
         assert!(worker.claim().await.is_none());
         pool.forward(2000).await;
         assert_eq!(pool.sweep("s").await.due, 0, "its timer is gone");

@@ -4,6 +4,7 @@
 //! second answers as the first did and changes nothing. Not here: the invariants themselves (`doctor.rs`), which are
 //! examined after every test.
 
+mod account;
 mod beat;
 mod cancel;
 mod check;

@@ -102,6 +102,14 @@ impl<'a> World<'a> {
             9 | 10 => self.go_on(who, chance).await,
             11 => self.cancel(chance).await,
             12 => self.lose(who).await,
+            13 if chance.below(2) == 0 => {
+                // With somebody there all the while.
+                for _ in 0..3 {
+                    self.pool.forward(4_000).await;
+                    self.pool.sweep("s").await;
+                }
+                "twelve seconds pass".into()
+            }
             13 => {
                 self.pool.forward(chance.below(20_000) as i64).await;
                 format!("time passes: {:?}", self.pool.sweep_in_grace("s").await)

@@ -97,19 +97,30 @@ async fn a_delayed_task_stands_in_no_lane_before_its_time() {
     .await;
 }
 
+/// Time in which the pool is alive: somebody calls at least every five seconds.
+async fn pass(pool: &TestPool, seconds: i64) {
+    let mut left = seconds * 1000;
+    while left > 0 {
+        pool.forward(left.min(5_000)).await;
+        pool.sweep("s").await;
+        left -= 5_000;
+    }
+}
+
 #[tokio::test]
 async fn a_task_that_nobody_begins_in_time_fails_and_one_that_began_does_not() {
     pool_test(async |pool| {
+        pool.stop_clock().await;
         let waits = |delay_s| TaskOptions { queue_timeout_s: Some(30), delay_s, ..TaskOptions::default() };
         let begun = pool.submit(waits(None)).await;
         let mut worker = pool.join("w1").await;
         let held = worker.take().await;
         let (late, later) = (pool.submit(waits(None)).await, pool.submit(waits(Some(10))).await);
-        pool.forward(29_000).await;
-        pool.sweep("s").await;
+        pass(pool, 29).await;
         assert_eq!((pool.state(late).await, pool.state(later).await), (State::Pending, State::Pending));
-        pool.forward(1_000).await;
-        pool.sweep("s").await;
+        // It is beaten for, or the sweeps would take it for lost.
+        worker.beat(&held).await;
+        pass(pool, 2).await;
         let record = pool.record(late).await;
         let error = record.error.expect("it failed");
         assert_eq!((record.state, record.run, error.class), (State::Failed, 0, Class::Timeout));
@@ -118,15 +129,69 @@ async fn a_task_that_nobody_begins_in_time_fails_and_one_that_began_does_not() {
         assert_eq!(pool.state(later).await, State::Pending, "its time counts from when it could start");
         // It comes back, and its start is not taken from it.
         worker.finish(&held, &super::worker::give_back(0)).await;
-        pool.forward(9_000).await;
-        pool.sweep("s").await;
+        pass(pool, 8).await;
         assert_eq!((pool.state(later).await, pool.state(begun).await), (State::Pending, State::Pending));
-        pool.forward(1_000).await;
-        pool.sweep("s").await;
+        pass(pool, 3).await;
         assert_eq!((pool.state(later).await, pool.state(begun).await), (State::Failed, State::Pending));
         let again = worker.take().await;
         assert_eq!(again.id, begun);
         worker.finish(&again, &Verdict::Complete).await;
+    })
+    .await;
+}
+
+/// Nobody was there who could have begun it: that time does not count, and after it there is the grace.
+#[tokio::test]
+async fn an_outage_takes_no_time_from_who_waits() {
+    pool_test(async |pool| {
+        pool.stop_clock().await;
+        let waits = |delay_s| TaskOptions { queue_timeout_s: Some(30), delay_s, ..TaskOptions::default() };
+        pool.sweep("s").await;
+        let (pending, delayed) = (pool.submit(waits(None)).await, pool.submit(waits(Some(60))).await);
+        pass(pool, 25).await;
+        pool.forward(3_600_000).await;
+        let swept = pool.sweep_in_grace("s").await;
+        assert_eq!(
+            (pool.state(pending).await, pool.state(delayed).await),
+            (State::Pending, State::Pending),
+            "{swept:?}"
+        );
+        let _: i64 = pool.redis(redis::cmd("HDEL").arg(pool.key("meta")).arg("grace")).await;
+        pass(pool, 4).await;
+        assert_eq!(pool.state(pending).await, State::Pending);
+        pass(pool, 10).await;
+        assert_eq!((pool.state(pending).await, pool.state(delayed).await), (State::Failed, State::Pending));
+        pass(pool, 20).await;
+        assert_eq!(pool.state(delayed).await, State::Failed);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_age_goes_with_its_task_however_that_goes() {
+    pool_test(async |pool| {
+        let old = submit(pool, Priority::Low).await;
+        pool.forward(20 * MINUTE_MS).await;
+        pool.sweep("s").await;
+        assert_eq!(pool.words(&crate::store::task::cancellation(old, "no")).await, ["ok", "cancelled"]);
+        let high = submit(pool, Priority::High).await;
+        submit(pool, Priority::Low).await;
+        assert_eq!(pool.join("w1").await.take().await.id, high, "the young one is not old");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_ended_a_week_ago_holds_up_nothing() {
+    pool_test(async |pool| {
+        for (id, _) in pool.submit_all(vec![TaskOptions::default(); 250]).await {
+            pool.words(&crate::store::task::cancellation(id, "no")).await;
+        }
+        pool.forward(7 * 24 * 60 * MINUTE_MS - 10_000).await;
+        let delayed = pool.submit(TaskOptions { delay_s: Some(15), ..TaskOptions::default() }).await;
+        pool.forward(15_000).await;
+        let swept = pool.sweep("s").await;
+        assert_eq!((pool.state(delayed).await, swept.removed), (State::Pending, 200), "{swept:?}");
     })
     .await;
 }

@@ -28,6 +28,7 @@ fn sample(script: &str, word: &str) -> Vec<String> {
     let claim = ["t2", "1", "1-1", spec, "1", "3", "0", "0", "0", "default", "1", "15000"];
     let rest: Vec<&str> = match (script, word) {
         ("submit", "ok") => vec!["t1", "fresh"],
+        ("claim", "limited") => vec!["7", "message", "hint"],
         ("claim", "ok") => [&["0", "0", "", "0"][..], &claim[..]].concat(),
         ("step", "schema" | "superseded") => vec!["7"],
         ("step", _) => [&["completed", "ok", "0", "0", "", "0"][..], &claim[..]].concat(),
@@ -41,10 +42,12 @@ fn sample(script: &str, word: &str) -> Vec<String> {
 const EXPECTED: &str = "\
 submit ok: read
 submit full: the pool is full: 7 tasks wait; wait for some to end, or cancel some; `motorpool list`
+submit lanes: the pool would have more than 7 lanes; each set of labels in needs is a lane; use fewer different ones, and tags to find tasks by
 submit memory: Redis has less than a fifth of its memory left, so no new work is taken; raise maxmemory, or let running tasks end
 submit schema: this pool is written in schema 7, not 1; use the version of Motorpool that the pool's other processes use
 claim ok: read
 claim idle: read
+claim limited: read
 claim unknown: read
 claim superseded: call answered after call 7; two processes use one worker's name; stop one
 claim schema: this pool is written in schema 7, not 1; use the version of Motorpool that the pool's other processes use

@@ -41,6 +41,7 @@ impl<'a> Hand<'a> {
         match attempt::claimed(&self.pool.call(&call).await, 0).expect("a claim's reply").0 {
             Claimed::Run(held) => Some(*held),
             Claimed::Idle => None,
+            Claimed::Limited { .. } => panic!("the account of {} is at its limit", self.id),
             Claimed::Unknown => panic!("{} is unknown", self.id),
         }
     }

@@ -22,6 +22,14 @@ local function write_aged(aged)
   redis.call('HSET', key.meta, F.aged, table.concat(notes, '\n'))
 end
 
+-- The oldest of this place has gone by another way than being taken: whether the next one is as old is not known.
+local function forget_age(lane, priority)
+  local aged = read_aged()
+  if not aged[lane .. ' ' .. priority] then return end
+  aged[lane .. ' ' .. priority] = nil
+  write_aged(aged)
+end
+
 local function last_delivered(stream)
   local groups = redis.pcall('XINFO', 'GROUPS', stream)
   if groups.err then return nil end
@@ -64,6 +72,15 @@ local function wake_if_waiting(lane)
   if lane ~= '' and waiting_in(lane) > 0 then wake(lane) end
 end
 
+-- For workers whose labels a new lane asks for. Never a number that was one before, whatever Redis has forgotten.
+local function lanes_changed()
+  redis.call('HSET', key.meta, F.lanes_version, whole(now_ms) .. '-' .. whole(redis.call('ZCARD', key.lanes)))
+end
+
+local function touch_lane(lane)
+  if redis.call('ZADD', key.lanes, whole(now_ms), lane) == 1 then lanes_changed() end
+end
+
 -- Streams that this script has made ready: a submit of 1,000 tasks does it once a lane.
 local made_ready = {}
 
@@ -71,10 +88,7 @@ local function enter_lane(id, lane, priority)
   local stream = key.lane(lane, priority)
   if not made_ready[stream] then
     made_ready[stream] = true
-    if redis.call('ZADD', key.lanes, whole(now_ms), lane) == 1 then
-      -- For workers whose labels it asks for.
-      redis.call('HINCRBY', key.meta, F.lanes_version, 1)
-    end
+    touch_lane(lane)
     -- Fails where the group stands already, which is all it is for.
     redis.pcall('XGROUP', 'CREATE', stream, 'workers', '0', 'MKSTREAM')
     wake(lane)
@@ -82,6 +96,15 @@ local function enter_lane(id, lane, priority)
   local entry = redis.call('XADD', stream, '*', 'id', id)
   redis.call('HSET', key.task(id), F.entry, entry, F.ready, whole(now_ms))
   redis.call('HSETNX', key.task(id), F.first_ready, whole(now_ms))
+end
+
+-- From now on the time counts that it may wait for its first start. Time in which nobody was there does not count.
+local function start_waiting(id)
+  local wait_ms = tonumber(redis.call('HGET', key.task(id), F.wait_ms) or '')
+  if not wait_ms then return end
+  local away_ms = redis.call('HGET', key.meta, F.away_ms) or '0'
+  redis.call('HSET', key.task(id), F.waits_since, whole(now_ms), F.away_then, away_ms)
+  redis.call('ZADD', key.due, whole(now_ms + wait_ms), 'queue:' .. id)
 end
 
 local function leave_lane(lane, priority, entry)

@@ -14,6 +14,10 @@ end
 local function note_call()
   local last = tonumber(redis.call('HGET', key.meta, F.last) or '0')
   local lease_ms = pool_lease_ms()
+  if last > 0 and now_ms - last > lease_ms / 2 then
+    local away_ms = tonumber(redis.call('HGET', key.meta, F.away_ms) or '0')
+    redis.call('HSET', key.meta, F.away_ms, whole(away_ms + now_ms - last))
+  end
   if now_ms - last > lease_ms / 2 or now_ms < last - 1000 then
     redis.call('HSET', key.meta, F.grace, whole(now_ms + math.floor(lease_ms * 2 / 3)))
   end

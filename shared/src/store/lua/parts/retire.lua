@@ -21,10 +21,18 @@ local function remove(id)
   redis.call('DEL', task)
 end
 
--- One that has waited for longer than it was to.
+-- One that has waited for longer than it was to. Who was not there could not begin it: that time does not count, and
+-- after it there is the grace.
 local function expire(id, retention_ms)
-  local known = redis.call('HMGET', key.task(id), F.state, F.lane, F.priority, F.entry, F.run)
-  if known[1] ~= 'pending' then return end
+  local known = redis.call('HMGET', key.task(id), F.state, F.lane, F.priority, F.entry, F.run, F.waits_since, F.wait_ms,
+    F.away_then)
+  if known[1] ~= 'pending' or known[5] ~= '0' then return end
+  local meta = redis.call('HMGET', key.meta, F.away_ms, F.grace)
+  local away_ms = tonumber(meta[1] or '0') - tonumber(known[8] or '0')
+  local until_ms = tonumber(known[6] or '0') + tonumber(known[7] or '0') + math.max(away_ms, 0)
+  until_ms = math.max(until_ms, tonumber(meta[2] or '0'))
+  if now_ms < until_ms then return redis.call('ZADD', key.due, whole(until_ms), 'queue:' .. id) end
+  forget_age(known[2], known[3])
   if known[4] then leave_lane(known[2], known[3], known[4]) end
   redis.call('HSET', key.task(id), F.error_class, 'timeout',
     F.error_message, 'no run began within its queue_timeout_s', F.error_hint,
@@ -52,19 +60,23 @@ local function do_due(retention_ms)
   for _, timer in ipairs(redis.call('ZRANGEBYSCORE', key.due, '-inf', whole(now_ms), 'LIMIT', 0, 100)) do
     redis.call('ZREM', key.due, timer)
     local kind, id = string.match(timer, '^(%a+):(%S+)$')
-    if kind == 'retain' then
-      remove(id)
-      removed = removed + 1
-    elseif kind == 'queue' then
+    if kind == 'queue' then
       expire(id, retention_ms)
     elseif kind == 'task' then
       local known = redis.call('HMGET', key.task(id), F.state, F.lane, F.priority, F.run)
       if known[1] == 'delayed' then
         enter_lane(id, known[2], known[3])
+        if known[4] == '0' then start_waiting(id) end
         move(id, 'delayed', 'pending', 'due', known[4])
         due = due + 1
       end
     end
+  end
+  -- By themselves: what ended a week ago does not hold up what is due now.
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key.retain, '-inf', whole(now_ms), 'LIMIT', 0, 100)) do
+    redis.call('ZREM', key.retain, id)
+    remove(id)
+    removed = removed + 1
   end
   return due, removed
 end
@@ -85,7 +97,7 @@ local function do_lanes()
       end
       redis.call('DEL', key.wake(lane))
       redis.call('ZREM', key.lanes, lane)
-      redis.call('HINCRBY', key.meta, F.lanes_version, 1)
+      lanes_changed()
     end
   end
 end

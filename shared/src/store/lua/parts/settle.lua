@@ -5,7 +5,7 @@ local function finish_terminal(id, retention_ms)
   redis.call('HSET', task, F.ended, whole(now_ms))
   redis.call('HDEL', task, F.entry, F.worker, F.tool, F.heard)
   redis.call('ZREM', key.due, 'queue:' .. id)
-  redis.call('ZADD', key.due, whole(now_ms + tonumber(retention_ms)), 'retain:' .. id)
+  redis.call('ZADD', key.retain, whole(now_ms + tonumber(retention_ms)), id)
 end
 
 local function back_to_lane(id, lane, priority, delay_ms)

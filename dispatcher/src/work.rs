@@ -28,8 +28,13 @@ pub(crate) async fn place(pool: &Pool, project_dir: Option<String>, mut spec: Sp
     spec.project_dir = project_dir;
     let defaults = pool.defaults().await?;
     let mode = mode_of(&defaults, &spec.options);
-    let state = if spec.options.delay_s.is_some() { State::Delayed } else { State::Pending };
+    let mut state = if spec.options.delay_s.is_some() { State::Delayed } else { State::Pending };
+    let follows = !spec.options.after.is_empty();
     let submitted = pool.submit(spec).await?;
+    if follows {
+        // It depends on how those stand.
+        state = pool.task(submitted.id).await.map_or(State::Waiting, |record| record.state);
+    }
     Ok(Placed { id: submitted.id, fresh: submitted.fresh, state, mode })
 }
 

@@ -3,6 +3,7 @@
 mod embedded;
 mod failures;
 mod fitness;
+mod follow;
 mod forms;
 mod labels;
 mod options;

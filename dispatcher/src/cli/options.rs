@@ -53,7 +53,7 @@ fn arg(row: &OptionRow) -> Arg {
         Kind::Count => arg.value_name("N"),
         Kind::Money => arg.value_name("USD"),
         Kind::Flag => arg.num_args(0..=1).default_missing_value("yes").require_equals(true).value_name("yes|no"),
-        Kind::List if ["tags", "needs"].contains(&row.name) => {
+        Kind::List if ["tags", "needs", "after"].contains(&row.name) => {
             arg.action(ArgAction::Append).value_delimiter(',').value_name("TEXT")
         }
         // A rule for a tool may hold commas.

@@ -291,7 +291,8 @@ impl Follow<'_> {
         if record.state == State::Running && record.run > 1 {
             line.push_str(&format!(", run {}", record.run));
         }
-        let about = waiting.or_else(|| record.tool.as_deref().map(harmless));
+        let reason = || record.reason.as_deref().filter(|_| record.state == State::Waiting).map(harmless);
+        let about = waiting.or_else(|| record.tool.as_deref().map(harmless)).or_else(reason);
         let elapsed = u64::try_from(self.moved.0.elapsed().as_millis()).unwrap_or(0) / 1000 * 1000;
         let cost = time::dollars(record.cost_microusd);
         if self.progress.is_redrawn() {

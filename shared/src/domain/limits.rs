@@ -26,6 +26,8 @@ pub const TAGS: usize = 32;
 pub const LABEL_BYTES: usize = 64;
 /// Most labels that a task may need, or a worker be given.
 pub const LABELS: usize = 16;
+/// Most tasks that a task may follow.
+pub const FOLLOWED: usize = 1000;
 /// Most lanes of a pool, each set of labels counting as one: every one of them is looked at once a second.
 pub const LANES: u64 = 1000;
 /// Longest tag, key (`once`) or coordinator's name, in bytes.

@@ -43,6 +43,8 @@ pub fn merge(pool: &TaskOptions, slot: &TaskOptions, task: &TaskOptions) -> Task
         needs: task.needs.clone(),
         priority: task.priority,
         delay_s: task.delay_s,
+        after: task.after.clone(),
+        after_failure: task.after_failure,
         tags: task.tags.clone(),
         once: task.once.clone(),
         fail_on_denied: task.fail_on_denied.or(slot.fail_on_denied).or(pool.fail_on_denied),

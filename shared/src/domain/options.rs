@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::ids::Name;
+use super::ids::{Name, TaskId};
 use super::state::words;
 use super::{lane, limits};
 use crate::error::{Error, Result, nearest};
@@ -56,6 +56,16 @@ words! {
         Normal = "normal",
         /// When nothing else is there.
         Low = "low",
+    }
+}
+
+words! {
+    /// What a task does when one that it was to follow did not succeed.
+    AfterFailure {
+        /// It is cancelled too, and what follows it.
+        Cancel = "cancel",
+        /// It runs all the same.
+        Run = "run",
     }
 }
 
@@ -141,6 +151,8 @@ pub const TABLE: &[OptionRow] = &[
     row("needs", Kind::List, "labels that its worker must have, as in gpu, os:linux or host:NAME"),
     row("priority", Kind::Text, "high, normal or low; who has waited for 10 minutes is taken one class higher"),
     row("delay_s", Kind::Count, "begin no earlier than in so many seconds"),
+    row("after", Kind::List, "ids of tasks that must be over before it begins"),
+    row("after_failure", Kind::Text, "when one of those did not succeed: cancel (it is not run), or run"),
     row("tags", Kind::List, "words to find it by"),
     row("once", Kind::Text, "a key: a second task with it is not made, the first one's id is the answer"),
     row("fail_on_denied", Kind::Flag, "a denied tool makes the task fail"),
@@ -151,8 +163,6 @@ pub const TABLE: &[OptionRow] = &[
     row("check_timeout_s", Kind::Count, ""),
     row("check_retries", Kind::Count, ""),
     row("touches", Kind::List, ""),
-    row("after", Kind::List, ""),
-    row("after_failure", Kind::Text, ""),
     row("review", Kind::Flag, ""),
     row("max_rejections", Kind::Count, ""),
     row("permissions", Kind::Text, ""),
@@ -238,6 +248,12 @@ pub struct TaskOptions {
     /// `delay_s`, seconds
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay_s: Option<u64>,
+    /// `after`
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<TaskId>,
+    /// `after_failure`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_failure: Option<AfterFailure>,
     /// `tags`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
@@ -324,6 +340,8 @@ impl TaskOptions {
             "needs" => self.needs = list(),
             "priority" => self.priority = Some(text().parse()?),
             "delay_s" => self.delay_s = Some(count(value, limits::TIMEOUT_S)?),
+            "after" => self.after = list().iter().map(|id| id.parse()).collect::<Result<_>>()?,
+            "after_failure" => self.after_failure = Some(text().parse()?),
             "tags" => self.tags = list(),
             "once" => self.once = Some(text()),
             "fail_on_denied" => self.fail_on_denied = flag,
@@ -374,6 +392,14 @@ impl TaskOptions {
         if self.tags.len() > limits::TAGS {
             return Err(Error::usage(format!("{} tags; at most {} are taken", self.tags.len(), limits::TAGS))
                 .hint("give fewer"));
+        }
+        if self.after.len() > limits::FOLLOWED {
+            return Err(Error::usage(format!(
+                "{} tasks to follow; at most {} are taken",
+                self.after.len(),
+                limits::FOLLOWED
+            ))
+            .hint("let one task follow them all, and the next one that one"));
         }
         if self.needs.len() > limits::LABELS {
             return Err(Error::usage(format!("{} labels; at most {} are taken", self.needs.len(), limits::LABELS))
@@ -446,6 +472,8 @@ mod tests {
                 ("permission_mode", _) => json!("plan"),
                 ("isolation", _) => json!("none"),
                 ("priority", _) => json!("low"),
+                ("after", _) => json!(["t1", "t22"]),
+                ("after_failure", _) => json!("run"),
                 (_, Kind::Text) => json!("text"),
                 (_, Kind::Count) => json!(2),
                 (_, Kind::Money) => json!(0.5),

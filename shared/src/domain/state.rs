@@ -108,6 +108,8 @@ words! {
         Due = "due",
         /// Somebody stopped it.
         Cancel = "cancel",
+        /// What it was to follow is over.
+        After = "after",
         /// It had waited for longer than it was to (`queue_timeout_s`).
         Expire = "expire",
         /// It had lost its place in the lane and was given a new one.
@@ -119,6 +121,11 @@ words! {
 pub const MOVES: &[(Option<State>, Cause, State)] = &[
     (None, Cause::Submit, State::Pending),
     (None, Cause::Submit, State::Delayed),
+    (None, Cause::Submit, State::Waiting),
+    (Some(State::Waiting), Cause::After, State::Pending),
+    (Some(State::Waiting), Cause::After, State::Delayed),
+    (Some(State::Waiting), Cause::After, State::Cancelled),
+    (Some(State::Waiting), Cause::Cancel, State::Cancelled),
     (Some(State::Pending), Cause::Claim, State::Running),
     (Some(State::Pending), Cause::Cancel, State::Cancelled),
     (Some(State::Pending), Cause::Repair, State::Pending),

@@ -94,6 +94,7 @@ impl Pool {
         };
         spec.options.once = None;
         spec.options.delay_s = None;
+        spec.options.after = Vec::new();
         spec.retry_of = Some(id);
         self.submit(spec).await
     }

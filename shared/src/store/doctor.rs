@@ -6,9 +6,10 @@
 //! | I4 attempt <= max_attempts, runs without gaps | yes | |
 //! | I8 the log folds to the record | yes | |
 //! | I9 no key without an owner | yes | |
+//! | I11 what waits is listed under what it waits for, which is not over | yes | |
 //! | I12 indexes equal a scan | yes | |
 //! | I1, I2, I10, I13 to I15 | | tests, from recorded calls and events |
-//! | I5 money of the pool, I6 messages, I7 chains, I11 waiting | | their subjects do not exist yet |
+//! | I5 money of the pool, I6 messages, I7 chains | | their subjects do not exist yet |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,6 +95,7 @@ impl Store {
             }
         }
         drop(connection);
+        self.look_at_waiting(&entries, &mut findings).await?;
         self.look_at_lanes(&entries, &mut findings).await?;
         self.look_at_keys(&entries, &mut findings).await?;
         findings.broken.sort();
@@ -118,6 +120,43 @@ impl Store {
                 logs.entry(event.task).or_default().push(event);
             }
         }
+    }
+
+    /// What waits does so for something that is not over, and is listed there.
+    async fn look_at_waiting(&self, known: &BTreeMap<TaskId, State>, findings: &mut Findings) -> Result<(), CallError> {
+        let mut connection = self.connector.pooled().await?;
+        for (id, state) in known {
+            let mut pipe = redis::pipe();
+            pipe.cmd("SMEMBERS").arg(self.keys.needs(*id)).cmd("SMEMBERS").arg(self.keys.after(*id));
+            let (needs, after): (Vec<String>, Vec<String>) =
+                pipe.query_async(&mut *connection).await.map_err(|error| sort_error(&error))?;
+            if (*state == State::Waiting) == needs.is_empty() {
+                findings.broken.push(format!("I11: {id} is {state} and waits for {needs:?}"));
+            }
+            for other in needs {
+                let other_id: Option<TaskId> = other.parse().ok();
+                let listed: bool = match other_id {
+                    Some(other) => redis::cmd("SISMEMBER")
+                        .arg(self.keys.after(other))
+                        .arg(id.to_string())
+                        .query_async(&mut *connection)
+                        .await
+                        .map_err(|error| sort_error(&error))?,
+                    None => false,
+                };
+                let is_open = other_id.and_then(|other| known.get(&other)).is_some_and(|state| !state.is_terminal());
+                if !listed || !is_open {
+                    findings.broken.push(format!("I11: {id} waits for {other}, which is over or does not know of it"));
+                }
+            }
+            for other in after {
+                let waits = other.parse().ok().and_then(|other: TaskId| known.get(&other));
+                if waits != Some(&State::Waiting) {
+                    findings.broken.push(format!("I11: {other} is listed as following {id} and does not wait"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Every entry of a lane is named by a record.
@@ -178,10 +217,11 @@ impl Store {
             let (kind, rest) = name.split_once(':').unwrap_or((name, ""));
             let owned = match kind {
                 "task" => ids.contains(rest),
+                "needs" | "after" => ids.contains(rest),
                 "output" => rest.split_once(':').is_some_and(|(id, _)| ids.contains(id)),
                 "once" | "index" | "lane" | "wake" | "worker" | "account" | "unseen" | "told" => !rest.is_empty(),
                 "test" => cfg!(test),
-                "meta" | "seq" | "lanes" | "due" | "retain" | "events" | "workers" | "config" | "sweeper" => {
+                "meta" | "seq" | "lanes" | "due" | "retain" | "todo" | "events" | "workers" | "config" | "sweeper" => {
                     rest.is_empty()
                 }
                 _ => false,

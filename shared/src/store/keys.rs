@@ -58,6 +58,8 @@ const FIELDS: &[&str] = &[
     "created",
     "ready",
     "first_ready",
+    "not_before",
+    "after_failure",
     "wait_ms",
     "waits_since",
     "away_then",
@@ -147,6 +149,16 @@ impl Keys {
         format!("{}lane:{lane}:{priority}", self.prefix)
     }
 
+    /// What a task waits on.
+    pub(crate) fn needs(&self, id: TaskId) -> String {
+        format!("{}needs:{id}", self.prefix)
+    }
+
+    /// What waits on a task.
+    pub(crate) fn after(&self, id: TaskId) -> String {
+        format!("{}after:{id}", self.prefix)
+    }
+
     pub(crate) fn lanes(&self) -> String {
         format!("{}lanes", self.prefix)
     }
@@ -207,6 +219,9 @@ pub(crate) fn names_lua() -> String {
          \x20   wake = function(lane) return p .. 'wake:' .. lane end,\n\
          \x20   worker = function(id) return p .. 'worker:' .. id end,\n\
          \x20   ctl = function(id) return p .. 'ctl:' .. id end,\n\
+         \x20   todo = p .. 'todo',\n\
+         \x20   needs = function(id) return p .. 'needs:' .. id end,\n\
+         \x20   after = function(id) return p .. 'after:' .. id end,\n\
          \x20   account = function(id) return p .. 'account:' .. id end,\n\
          \x20   output = function(id, run) return p .. 'output:' .. id .. ':' .. run end,\n\
          \x20   once = function(once) return p .. 'once:' .. once end,\n\
@@ -227,6 +242,7 @@ pub(crate) fn names_lua() -> String {
         ("WORKER_TTL_MS", WORKER_TTL_MS),
         ("LANE_UNUSED_MS", LANE_UNUSED_MS),
         ("AGE_MS", AGE_MS),
+        ("RETENTION_MS", RETENTION_MS),
         ("MOST_LANES", crate::domain::limits::LANES),
         ("TOLD_KEPT", TOLD_KEPT),
     ] {

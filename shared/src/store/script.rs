@@ -30,6 +30,7 @@ const PARTS: &[(&str, &str)] = lua![
     "parts/begin",
     "parts/account",
     "parts/settle",
+    "parts/after",
     "parts/lost",
     "parts/repair",
     "parts/retire",

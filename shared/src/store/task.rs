@@ -10,7 +10,7 @@ use super::record::{self, SHORT};
 use super::script::{Call, CallError, Reply, sort_error};
 use crate::domain::ids::TaskId;
 use crate::domain::limits;
-use crate::domain::options::Priority;
+use crate::domain::options::{AfterFailure, Priority};
 use crate::domain::retry;
 use crate::domain::state::State;
 use crate::domain::task::{Record, Spec};
@@ -47,7 +47,9 @@ pub(crate) fn submission(specs: &[Spec], pool_id: &str, lease_ms: u64) -> Result
             .arg(options.tags.join("\n"))
             .number(options.delay_s.unwrap_or(0) * 1000)
             .number(options.queue_timeout_s.unwrap_or(0) * 1000)
-            .arg(spec.title());
+            .arg(spec.title())
+            .arg(options.after.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+            .arg(options.after_failure.unwrap_or(AfterFailure::Cancel).word());
     }
     if specs.len() > limits::CALL_RECORDS || bytes > limits::CALL_BYTES && specs.len() > 1 {
         return Err(Error::usage(format!("{} tasks of {bytes} bytes are too much for one call", specs.len())));

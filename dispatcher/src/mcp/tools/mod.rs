@@ -10,7 +10,7 @@ pub(super) mod wait;
 use std::sync::Arc;
 
 use motorpool::Result;
-use motorpool::domain::options::{Kind, OptionRow, Priority, TABLE as OPTIONS};
+use motorpool::domain::options::{AfterFailure, Kind, OptionRow, Priority, TABLE as OPTIONS};
 use motorpool::settings::{EFFORTS, MODES};
 use rmcp::model::{JsonObject, MetaObject, Tool, ToolAnnotations};
 use serde_json::{Map, Value, json};
@@ -137,6 +137,7 @@ fn option(row: &OptionRow) -> Value {
         "permission_mode" => {
             return json!({"enum": MODES, "description": "plan (reads, writes nothing) unless this or the pool's default says otherwise"});
         }
+        "after_failure" => return json!({"enum": AfterFailure::ALL.iter().map(|one| one.word()).collect::<Vec<_>>()}),
         "isolation" => return json!({"enum": ["none"]}),
         _ => row.doc,
     };

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- cancel: ends a task that does not run; asks the worker of one that does.
--- uses:    names clock text schema event lane books settle
+-- uses:    names clock text schema event lane books settle after
 -- args:    1 task   2 reason   3 retention (ms)
 -- replies: ok state (running: asked for; a terminal one: as it was found) | unknown id | schema found
--- events:  cancel
+-- events:  cancel, after
 local id, reason, retention_ms = ARGV[1], ARGV[2], ARGV[3]
 
 local refusal = refuse_schema()
@@ -24,9 +24,11 @@ else
     forget_age(known[2], known[3])
   end
   redis.call('ZREM', key.due, 'task:' .. id)
+  wait_no_more(id)
   redis.call('HSET', key.task(id), F.reason, reason)
   finish_terminal(id, retention_ms)
   move(id, state, 'cancelled', 'cancel', known[6])
+  release(id, retention_ms)
   state = 'cancelled'
 end
 publish()

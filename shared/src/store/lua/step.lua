@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- step: finish and claim in one trip, for a worker that is ready for the next.
--- uses:    names clock text schema again fence pool event lane books begin settle account
+-- uses:    names clock text schema again fence pool event lane books begin settle account after
 -- args:    1 worker   2 call number   3 task   4 run   5 entry   6 round   then the verdict (parts/settle.lua)
 --          then: config version it knows, count of lanes, the lanes in its order
 -- replies: (finish's word and its value) then claim's reply | unknown worker | superseded call | schema found
@@ -46,6 +46,7 @@ note_call()
 seen(worker)
 if word == 'ok' then
   value = settle(id, verdict)
+  if is_over(value) then release(id, verdict.retention_ms) end
   redis.call('HSET', key.worker(worker), F.task, '')
   redis.call('HINCRBY', key.worker(worker), F.done, 1)
 elseif word == 'stale' then

@@ -1,13 +1,14 @@
 #!lua
 -- submit: makes tasks: key, bounds, record, lane, wake, event.
--- uses:    names clock text schema pool event lane
+-- uses:    names clock text schema pool event lane settle after
 -- args:    1 pool id, if it has none   2 lease (ms), if it has none   3 most tasks that may wait   4 this call's mark
 --          5 count, then for each: key, spec (JSON), lane, priority, max_attempts, if_lost, coordinator, tags (lines),
---          delay (ms), time that it may wait for a start (ms; 0: any), title
--- replies: ok (id, fresh or again)… | full waiting | lanes count | memory | schema found
--- events:  submit
+--          delay (ms), time that it may wait for a start (ms; 0: any), title, what it follows (lines), after_failure
+-- replies: ok (id, fresh or again)… | full waiting | lanes count | memory | unknown id | schema found
+-- events:  submit, after
 local pool_id, lease_ms, max_waiting, mark, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
-local FIRST, WIDTH = 6, 11
+local retention_ms = RETENTION_MS
+local FIRST, WIDTH = 6, 13
 
 local refusal = refuse_schema()
 if refusal then return refusal end
@@ -39,6 +40,14 @@ if fresh > 0 then
     end
   end
   if lanes > MOST_LANES then return { 'lanes', whole(MOST_LANES) } end
+  for i = 0, count - 1 do
+    local at = FIRST + i * WIDTH
+    if not known[ARGV[at]] then
+      for _, other in ipairs(lines(ARGV[at + 11])) do
+        if redis.call('EXISTS', key.task(other)) == 0 then return { 'unknown', other } end
+      end
+    end
+  end
 end
 
 local reply = { 'ok' }
@@ -75,7 +84,26 @@ for i = 0, count - 1 do
     end
     local delay_ms, wait_ms = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9])
     if wait_ms > 0 then redis.call('HSET', key.task(id), F.wait_ms, whole(wait_ms)) end
-    if delay_ms > 0 then
+    local others = lines(ARGV[at + 11])
+    if #others > 0 then
+      redis.call('HSET', key.task(id), F.after_failure, ARGV[at + 12], F.not_before, whole(now_ms + delay_ms), F.reason,
+        'follows ' .. table.concat(others, ', '))
+      local left = wait_on(id, others)
+      move(id, '-', 'waiting', 'submit', '0')
+      local why
+      for _, other in ipairs(others) do
+        local state = redis.call('HGET', key.task(other), F.state)
+        if is_over(state) then why = why or spoils(id, other, state) end
+      end
+      if why then
+        wait_no_more(id)
+        redis.call('HSET', key.task(id), F.reason, why)
+        finish_terminal(id, retention_ms)
+        move(id, 'waiting', 'cancelled', 'after', '0')
+      elseif left == 0 then
+        start_after(id)
+      end
+    elseif delay_ms > 0 then
       touch_lane(lane)
       redis.call('ZADD', key.due, whole(now_ms + delay_ms), 'task:' .. id)
       move(id, '-', 'delayed', 'submit', '0')

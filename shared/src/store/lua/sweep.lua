@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- sweep: what is due: timers, lost leases, lost places, dead presence, retention; at most 100 of each.
--- uses:    names clock text schema pool event lane books settle lost repair retire
+-- uses:    names clock text schema pool event lane books settle after lost repair retire
 -- args:    1 sweeper's process   2 retention (ms)   3 how long it keeps its place (ms)
 -- replies: ok due lost repaired removed dead | not_sweeper | schema found
--- events:  due, expire, lost, cancel, repair
+-- events:  due, expire, lost, cancel, repair, after
 local process, retention_ms, keeps_ms = ARGV[1], ARGV[2], ARGV[3]
 
 local refusal = refuse_schema()
@@ -24,6 +24,7 @@ if now_ms >= tonumber(redis.call('HGET', key.meta, F.grace) or '0') then
   dead = do_dead()
 end
 local repaired = do_repair(retention_ms)
+do_todo(retention_ms)
 do_lanes()
 do_ageing()
 publish()

@@ -2,6 +2,7 @@
 
 use super::pool_test;
 use crate::domain::attempt::Verdict;
+use crate::domain::ids::TaskId;
 use crate::domain::options::TaskOptions;
 use crate::store::script::Call;
 
@@ -51,6 +52,7 @@ async fn the_examination_finds_what_is_broken() {
     pool_test(async |pool| {
         let id = pool.submit(TaskOptions { tags: vec!["x".into()], ..TaskOptions::default() }).await;
         let held = pool.join("w1").await.take().await;
+        pool.submit(TaskOptions { after: vec![id], ..TaskOptions::default() }).await;
         let lane = pool.store.keys.lane("default", "normal");
         for (invariant, damage) in [
             ("I3", redis::cmd("XTRIM").arg(&lane).arg("MAXLEN").arg("0").to_owned()),
@@ -60,14 +62,22 @@ async fn the_examination_finds_what_is_broken() {
             ("I8", redis::cmd("HINCRBY").arg(pool.store.keys.task(id)).arg("n").arg("1").to_owned()),
             ("I9", redis::cmd("SET").arg(pool.key("stray")).arg("1").to_owned()),
             ("I9", redis::cmd("SET").arg(pool.key("once:stray")).arg("t9 m").to_owned()),
+            ("I11", redis::cmd("SREM").arg(pool.store.keys.after(id)).arg("t2").to_owned()),
+            ("I11", redis::cmd("DEL").arg(pool.store.keys.needs(TaskId::new(2))).to_owned()),
+            ("I11", redis::cmd("SADD").arg(pool.store.keys.needs(id)).arg("t9").to_owned()),
+            ("I11", redis::cmd("SADD").arg(pool.store.keys.after(TaskId::new(2))).arg("t1").to_owned()),
             ("I12", redis::cmd("ZREM").arg(pool.store.keys.index("tag", "x")).arg(id.to_string()).to_owned()),
             ("I12", redis::cmd("ZADD").arg(pool.store.keys.index("state", "failed")).arg(&["1", "t1"]).to_owned()),
         ] {
             let before = pool.dump().await;
+            let mut whole: Vec<(String, Vec<u8>)> = Vec::new();
+            for key in before.keys() {
+                whole.push((key.clone(), pool.redis(redis::cmd("DUMP").arg(key)).await));
+            }
             let _: redis::Value = pool.redis(&damage).await;
             let broken = pool.store.examine().await.unwrap().broken;
             assert!(broken.iter().any(|found| found.starts_with(invariant)), "{invariant} {damage:?}: {broken:?}");
-            for (key, (bytes, _)) in &before {
+            for (key, bytes) in &whole {
                 let _: () = pool.redis(redis::cmd("RESTORE").arg(key).arg("0").arg(bytes).arg("REPLACE")).await;
             }
             for key in pool.dump().await.keys().filter(|key| !before.contains_key(*key)) {

@@ -5,6 +5,7 @@
 //! examined after every test.
 
 mod account;
+mod after;
 mod beat;
 mod cancel;
 mod check;
@@ -50,7 +51,7 @@ pub(crate) struct TestPool {
     twice: bool,
 }
 
-/// Every key of a pool: what DUMP gives, and when it expires.
+/// Every key of a pool: what it holds, and when it expires.
 pub(crate) type Dump = BTreeMap<String, (Vec<u8>, i64)>;
 
 /// A Redis of a test's own, which does not wait for the disk.
@@ -262,14 +263,36 @@ impl TestPool {
         keys.retain(|key| !key.starts_with(&self.key("test:")));
         let mut dump = Dump::new();
         for page in keys.chunks(1000) {
-            let mut pipe = redis::pipe();
-            for key in page {
-                pipe.cmd("DUMP").arg(key).cmd("PEXPIRETIME").arg(key);
-            }
             let mut connection = self.store.connector.pooled().await.expect("Redis answers");
+            let mut kinds = redis::pipe();
+            for key in page {
+                kinds.cmd("TYPE").arg(key);
+            }
+            let kinds: Vec<String> = kinds.query_async(&mut *connection).await.expect("Redis obeys");
+            let mut pipe = redis::pipe();
+            for (key, kind) in page.iter().zip(&kinds) {
+                match kind.as_str() {
+                    "hash" => pipe.cmd("HGETALL").arg(key),
+                    "set" => pipe.cmd("SMEMBERS").arg(key),
+                    _ => pipe.cmd("DUMP").arg(key),
+                };
+                pipe.cmd("PEXPIRETIME").arg(key);
+            }
             let values: Vec<redis::Value> = pipe.query_async(&mut *connection).await.expect("Redis obeys");
-            for (key, pair) in page.iter().zip(values.chunks(2)) {
-                let bytes = redis::from_redis_value(pair[0].clone()).expect("DUMP gives bytes");
+            for ((key, kind), pair) in page.iter().zip(kinds).zip(values.chunks(2)) {
+                // The order in which a table gives its members changes by itself, while it grows into another one.
+                let bytes = match kind.as_str() {
+                    "hash" => {
+                        let fields: BTreeMap<String, String> =
+                            redis::from_redis_value(pair[0].clone()).expect("fields");
+                        format!("{fields:?}").into_bytes()
+                    }
+                    "set" => {
+                        let members: BTreeSet<String> = redis::from_redis_value(pair[0].clone()).expect("members");
+                        format!("{members:?}").into_bytes()
+                    }
+                    _ => redis::from_redis_value(pair[0].clone()).expect("DUMP gives bytes"),
+                };
                 dump.insert(key.clone(), (bytes, redis::from_redis_value(pair[1].clone()).expect("a time")));
             }
         }
@@ -313,11 +336,18 @@ pub(crate) fn submission(options: Vec<TaskOptions>) -> Call {
 
 /// One task with a ladder that Rust does not write yet.
 pub(crate) fn raw_submission(max_attempts: u32, if_lost: &str) -> Call {
-    timed_submission(max_attempts, if_lost, "normal", [0, 0])
+    timed_submission(max_attempts, if_lost, "normal", [0, 0], "", "cancel")
 }
 
 /// The same with a priority, a delay and the time that it may wait for a start, in milliseconds.
-pub(crate) fn timed_submission(max_attempts: u32, if_lost: &str, priority: &str, times: [u64; 2]) -> Call {
+pub(crate) fn timed_submission(
+    max_attempts: u32,
+    if_lost: &str,
+    priority: &str,
+    times: [u64; 2],
+    after: &str,
+    after_failure: &str,
+) -> Call {
     let key = uuid::Uuid::new_v4().to_string();
     Call::new("submit")
         .arg("pool-1")
@@ -336,6 +366,8 @@ pub(crate) fn timed_submission(max_attempts: u32, if_lost: &str, priority: &str,
         .number(times[0])
         .number(times[1])
         .arg("a prompt")
+        .arg(after)
+        .arg(after_failure)
 }
 
 pub(crate) fn words(reply: &Reply) -> Vec<String> {

@@ -124,10 +124,15 @@ impl<'a> World<'a> {
         let (attempts, ladder) = [(1, ""), (2, "0"), (3, "700,0"), (3, "0,700")][chance.below(4)];
         let priority = ["high", "normal", "normal", "low"][chance.below(4)];
         let times = [[0, 0], [0, 0], [900, 0], [0, 5_000], [900, 5_000]][chance.below(5)];
-        let call = timed_submission(attempts, ladder, priority, times);
+        let others: Vec<String> = match chance.below(3) {
+            0 => (0..=chance.below(2)).filter_map(|_| chance.of(&self.ids).map(ToString::to_string)).collect(),
+            _ => Vec::new(),
+        };
+        let after_failure = ["cancel", "run"][chance.below(2)];
+        let call = timed_submission(attempts, ladder, priority, times, &others.join("\n"), after_failure);
         let made = task::submitted(&self.pool.call(&call).await).unwrap();
         self.ids.push(made[0].0);
-        format!("submit {} {priority} {times:?}", made[0].0)
+        format!("submit {} {priority} {times:?} after {others:?} {after_failure}", made[0].0)
     }
 
     async fn claim(&mut self, who: usize) -> String {

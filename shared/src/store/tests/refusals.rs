@@ -44,6 +44,7 @@ submit ok: read
 submit full: the pool is full: 7 tasks wait; wait for some to end, or cancel some; `motorpool list`
 submit lanes: the pool would have more than 7 lanes; each set of labels in needs is a lane; use fewer different ones, and tags to find tasks by
 submit memory: Redis has less than a fifth of its memory left, so no new work is taken; raise maxmemory, or let running tasks end
+submit unknown: no task 7; `motorpool list` shows the tasks
 submit schema: this pool is written in schema 7, not 1; use the version of Motorpool that the pool's other processes use
 claim ok: read
 claim idle: read

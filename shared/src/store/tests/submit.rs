@@ -88,6 +88,8 @@ async fn a_full_pool_refuses_the_whole_call() {
                     "0",
                     "0",
                     "p",
+                    "",
+                    "cancel",
                 ]);
             }
             call

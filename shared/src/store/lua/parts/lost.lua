@@ -1,5 +1,5 @@
 -- lost: a run whose lease ran out follows its record's `if_lost` list; nothing is decided here.
--- uses: names clock text event lane books settle pool
+-- uses: names clock text event lane books settle pool after
 local function lose(id, retention_ms)
   local task = key.task(id)
   local known = redis.call('HMGET', task, F.lane, F.priority, F.entry, F.run, F.cancel, F.cancel_reason, F.attempt,
@@ -17,7 +17,8 @@ local function lose(id, retention_ms)
   if known[5] == '1' then
     redis.call('HSET', task, F.reason, (known[6] or 'cancelled') .. ' (tree: unverified)')
     finish_terminal(id, retention_ms)
-    return move(id, 'running', 'cancelled', 'cancel', run)
+    move(id, 'running', 'cancelled', 'cancel', run)
+    return release(id, retention_ms)
   end
   local rungs = {}
   for rung in string.gmatch(known[8] or '', '[^,]+') do
@@ -30,6 +31,7 @@ local function lose(id, retention_ms)
     F.error_hint, 'its attempts are used up; look for what ends the workers, then submit it again')
   finish_terminal(id, retention_ms)
   move(id, 'running', 'failed', 'lost', run)
+  release(id, retention_ms)
 end
 
 local function do_lost(retention_ms)

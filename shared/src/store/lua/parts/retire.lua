@@ -1,5 +1,5 @@
 -- retire: timers that came due, records that have had their time, lanes that nobody uses.
--- uses: names clock text event lane settle
+-- uses: names clock text event lane settle after
 local function remove(id)
   local task = key.task(id)
   local known = redis.call('HMGET', task, F.state, F.coordinator, F.tags, F.once, F.run)
@@ -39,6 +39,7 @@ local function expire(id, retention_ms)
     'see what the lane ' .. known[2] .. ' waits for, raise queue_timeout_s or add workers')
   finish_terminal(id, retention_ms)
   move(id, 'pending', 'failed', 'expire', known[5])
+  release(id, retention_ms)
 end
 
 -- Notes whose turn comes earlier, since they have waited for so long.
@@ -75,8 +76,13 @@ local function do_due(retention_ms)
   -- By themselves: what ended a week ago does not hold up what is due now.
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', key.retain, '-inf', whole(now_ms), 'LIMIT', 0, 100)) do
     redis.call('ZREM', key.retain, id)
-    remove(id)
-    removed = removed + 1
+    if redis.call('EXISTS', key.after(id)) == 1 then
+      -- What follows it is still to be set free.
+      redis.call('ZADD', key.retain, whole(now_ms + 60000), id)
+    else
+      remove(id)
+      removed = removed + 1
+    end
   end
   return due, removed
 end

@@ -1,0 +1,91 @@
+-- after: tasks that wait on others: who is listed under whom, and what follows when one of those is over.
+-- uses: names clock text event lane settle
+local function is_over(state)
+  return state == 'completed' or state == 'failed' or state == 'cancelled'
+end
+
+-- Lists a task under those of these that are not over, and as waiting on them; gives how many there are.
+local function wait_on(id, others)
+  local left = 0
+  for _, other in ipairs(others) do
+    if not is_over(redis.call('HGET', key.task(other), F.state)) then
+      redis.call('SADD', key.after(other), id)
+      left = left + redis.call('SADD', key.needs(id), other)
+    end
+  end
+  return left
+end
+
+-- One that will never start is listed nowhere any more.
+local function wait_no_more(id)
+  for _, other in ipairs(redis.call('SMEMBERS', key.needs(id))) do
+    redis.call('SREM', key.after(other), id)
+  end
+  redis.call('DEL', key.needs(id))
+end
+
+-- What it waited for is over: it can start, unless it is not to yet.
+local function start_after(id)
+  local known = redis.call('HMGET', key.task(id), F.lane, F.priority, F.not_before)
+  local to = 'pending'
+  redis.call('HDEL', key.task(id), F.reason)
+  if tonumber(known[3] or '0') > now_ms then
+    to = 'delayed'
+    touch_lane(known[1])
+    redis.call('ZADD', key.due, known[3], 'task:' .. id)
+  else
+    enter_lane(id, known[1], known[2])
+    start_waiting(id)
+  end
+  move(id, 'waiting', to, 'after', '0')
+end
+
+-- Why a task does not start that waits on one which ended so; nothing where it does not mind.
+local function spoils(id, over, state)
+  if state == 'completed' or redis.call('HGET', key.task(id), F.after_failure) == 'run' then return end
+  return over .. ', which it was to follow, ' .. (state == 'failed' and 'failed' or 'was cancelled')
+end
+
+-- Most tasks that one script sets free or cancels; the sweep does the rest.
+local RELEASED_AT_ONCE = 500
+
+-- What waits on a task that is over, and on what is cancelled for that.
+local function release(id, retention_ms)
+  local line, at, left = { id }, 1, RELEASED_AT_ONCE
+  while line[at] do
+    local over = line[at]
+    local state = redis.call('HGET', key.task(over), F.state)
+    while left > 0 do
+      local next_id = redis.call('SPOP', key.after(over))
+      if not next_id then break end
+      left = left - 1
+      redis.call('SREM', key.needs(next_id), over)
+      if redis.call('HGET', key.task(next_id), F.state) == 'waiting' then
+        local why = spoils(next_id, over, state)
+        if why then
+          wait_no_more(next_id)
+          redis.call('HSET', key.task(next_id), F.reason, why)
+          finish_terminal(next_id, retention_ms)
+          move(next_id, 'waiting', 'cancelled', 'after', '0')
+          line[#line + 1] = next_id
+        elseif redis.call('EXISTS', key.needs(next_id)) == 0 then
+          start_after(next_id)
+        end
+      end
+    end
+    if redis.call('EXISTS', key.after(over)) == 1 then redis.call('ZADD', key.todo, whole(now_ms), 'release:' .. over) end
+    at = at + 1
+  end
+end
+
+-- What a script before had no room for.
+local function do_todo(retention_ms)
+  local done = 0
+  for _, what in ipairs(redis.call('ZRANGE', key.todo, 0, 9)) do
+    redis.call('ZREM', key.todo, what)
+    local id = string.match(what, '^release:(%S+)$')
+    if id then release(id, retention_ms) end
+    done = done + 1
+  end
+  return done
+end

@@ -183,6 +183,16 @@ fn what_failed_is_tried_anew_once_and_the_log_tells_it_all() {
     let behind = yard.run(&["events", "--cursor", &cursor, "--json"]).json();
     assert_eq!(behind["items"].as_array().map(Vec::len), all["items"].as_array().map(|all| all.len() - 1));
     assert_eq!(yard.run(&["events", "--cursor", "now"]).code, Some(2));
+    for _ in 0..2 {
+        assert_eq!(yard.run(&["submit", "--delay-s", "600", "later"]).code, Some(0));
+    }
+    let stopped = yard.run(&["cancel", "t4", "t99"]);
+    assert_eq!((stopped.code, state(&yard, "t4").as_str()), (Some(6), "delayed"), "{stopped:?}");
+    let stopped = yard.run(&["cancel", "t4", "t3", "t5", "--json"]);
+    assert_eq!(stopped.code, Some(6), "one was over: {stopped:?}");
+    let states: Vec<String> = ["t3", "t4", "t5"].map(|id| state(&yard, id)).to_vec();
+    assert_eq!(states, ["completed", "cancelled", "cancelled"], "{stopped:?}");
+    assert_eq!(stopped.json()["items"].as_array().map(Vec::len), Some(3));
 }
 
 #[test]

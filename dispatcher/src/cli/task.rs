@@ -198,36 +198,58 @@ fn failure_text(record: &TaskRecord) -> (String, Option<String>, Option<Class>) 
 }
 
 pub(super) fn cancel_command() -> Command {
+    let ids = Arg::new("id").value_name("ID").required(true).num_args(1..).help("the tasks, as in t17 t18");
     let reason = Arg::new("reason").long("reason").value_name("TEXT").help("why, for the record");
     looking(
         Command::new("cancel")
-            .about("Stop a task")
-            .arg(id_arg())
+            .about("Stop tasks; none is stopped if one of them is not known")
+            .arg(ids)
             .arg(reason)
-            .arg(json_arg("print {id, state}"))
-            .after_help("Example:\n  motorpool cancel t17 --reason 'wrong branch'"),
+            .arg(json_arg("print {id, state}; of several {items}"))
+            .after_help("Examples:\n  motorpool cancel t17 --reason 'wrong branch'\n  motorpool cancel t17 t18"),
     )
 }
 
 pub(super) async fn cancel(call: &Call, matches: &ArgMatches) -> Result<u8> {
-    let id = id_of(matches)?;
+    let ids = matches.get_many::<String>("id").into_iter().flatten();
+    let ids: Vec<TaskId> = ids.map(|id| id.parse()).collect::<Result<_>>()?;
     call.refuse_inside_run("cancel")?;
     let reason = matches.get_one::<String>("reason").map_or("cancelled on request", String::as_str);
     reach::check(call)?;
     let reached = reach::reach(call, Wish::Look).await?;
-    let before = reached.task(id).await?.state;
-    let pool = reached.pool;
-    let mut state = pool.cancel(id, reason).await?;
-    if !state.is_terminal() {
-        state = pool.wait(id, Some(Instant::now() + PROOF)).await?.state;
+    let mut before = Vec::new();
+    for id in &ids {
+        before.push(reached.task(*id).await?.state);
+    }
+    for id in &ids {
+        reached.pool.cancel(*id, reason).await?;
+    }
+    let until = Instant::now() + PROOF;
+    let (mut items, mut wrong) = (Vec::new(), Vec::new());
+    for (id, before) in ids.iter().zip(before) {
+        let state = reached.pool.wait(*id, Some(until)).await?.state;
+        items.push(json!({ "id": id, "state": state.word() }));
+        match cancelled_text(*id, before, state) {
+            Ok(words) => tell(&words),
+            Err(error) => wrong.push(error),
+        }
     }
     if call.json {
-        print_json(&json!({ "id": id, "state": state.word() }))?;
+        print_json(&if items.len() == 1 { items.remove(0) } else { json!({ "items": items }) })?;
     }
+    // The last one is told by who called, with its exit code.
+    let last = wrong.pop();
+    for error in wrong {
+        tell(&error_text(error.message(), error.hint_text(), has_colour()));
+    }
+    last.map_or(Ok(0), Err)
+}
+
+/// What became of a task that was to be stopped.
+fn cancelled_text(id: TaskId, before: State, state: State) -> Result<String> {
     if state == State::Cancelled {
         let already = if before == state { " already" } else { "" };
-        tell(&format!("{id} is{already} cancelled"));
-        return Ok(0);
+        return Ok(format!("{id} is{already} cancelled"));
     }
     if state.is_terminal() {
         let since = if before == state { "was already" } else { "was quicker: it is" };

@@ -192,3 +192,39 @@ async fn what_cannot_work_ends_a_worker_and_a_host_at_their_start() {
     answer.join().expect("both have called");
     fleet.end_empty().await;
 }
+
+/// An upgrade under work: new workers come in place of the old ones, and no task notices.
+#[tokio::test]
+async fn a_host_that_is_told_to_renew_replaces_each_worker_when_it_is_done() {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    let host = fleet.host(2);
+    let before = keeps(&fleet, host, 2).await;
+    fleet.all_joined(2).await;
+    let task = fleet.submit(&format!("@bash touch begun; {UNTIL_GO}\n@say kept"), json!({})).await;
+    let busy = fleet.holder(task).await;
+    fleet.until("the command runs", async |fleet| fleet.work.join("begun").exists().then_some(())).await;
+    let idle = before.iter().copied().find(|pid| *pid != busy).expect("one is idle");
+    signal(host, Signal::SIGHUP);
+    fleet
+        .until("the idle one is replaced", async |_| {
+            let now = children(host);
+            (now.len() == 2 && !now.contains(&idle)).then_some(())
+        })
+        .await;
+    assert!(lives(busy), "{}", fleet.logs());
+    // New work is not for the old one.
+    let next = fleet.run("@say new", json!({})).await;
+    assert_eq!(next.state, motorpool::State::Completed);
+    assert!(lives(busy));
+    std::fs::write(fleet.work.join("go"), "").expect("a file");
+    let record = fleet.over(task).await;
+    assert_eq!((record.output.as_deref(), record.run, record.attempt), (Some("kept"), 1, 1), "{}", fleet.logs());
+    fleet
+        .until("both are new", async |_| {
+            let now = children(host);
+            (now.len() == 2 && now.iter().all(|pid| !before.contains(pid))).then_some(())
+        })
+        .await;
+    fleet.all_joined(2).await;
+    fleet.end_empty().await;
+}

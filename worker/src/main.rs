@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +82,9 @@ async fn run(matches: &ArgMatches) -> Result<()> {
         return Err(Error::refused("this is a run of a Motorpool itself; no worker is started in it")
             .hint("start workers outside of tasks"));
     }
-    let stopping = stop::listen(settings.drain_timeout)?;
+    // A host that a terminal started ends with the terminal; any other one is told so to renew its workers.
+    let renews = is_host && !std::io::stdin().is_terminal();
+    let stopping = stop::listen(settings.drain_timeout, !renews)?;
     motorpool::process::adopt_orphans()
         .map_err(|error| Error::failed(format!("orphans of tasks cannot be adopted: {error}")))?;
     let joined = if settings.redis_url.is_none() { Some(join(&settings, &sources).await?) } else { None };
@@ -106,7 +109,9 @@ async fn run(matches: &ArgMatches) -> Result<()> {
         // The file that the URL came from would be a second one; empty counts as unset.
         env.push(("MOTORPOOL_REDIS_URL_FILE".into(), OsString::new()));
         let args = passed_on(given);
-        host::keep(host::Options { slots: settings.slots, program, args, env, joined }, stopping).await;
+        let renewals = if renews { Some(stop::renewals()?) } else { None };
+        let options = host::Options { slots: settings.slots, program, args, env, joined };
+        host::keep(options, stopping, renewals).await;
         return Ok(());
     }
     let url = match (&settings.redis_url, &joined) {

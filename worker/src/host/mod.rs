@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::process::{Owned, end_orphans, reap_orphans};
-use crate::stop::{Stop, Stopping};
+use crate::stop::{Renewals, Stop, Stopping};
 use restart::Restart;
 
 /// How long workers get between the second signal and the end.
@@ -41,10 +41,13 @@ pub struct Options {
 }
 
 /// Keeps the workers until it is told to stop; returns when all of them are gone.
-pub async fn keep(options: Options, mut stopping: Stopping) {
+///
+/// At each of `renewals` every worker is told to finish what it runs and to end, and a new one is started in its place,
+/// from the program as it lies on the disk by then.
+pub async fn keep(options: Options, mut stopping: Stopping, renewals: Option<Renewals>) {
     let slots = (0..options.slots).map(|n| {
         let start = Start { program: options.program.clone(), args: options.args.clone(), env: options.env.clone() };
-        tokio::task::spawn_local(keep_slot(n + 1, start, stopping.clone()))
+        tokio::task::spawn_local(keep_slot(n + 1, start, stopping.clone(), renewals.clone()))
     });
     let slots: Vec<_> = slots.collect();
     let watch = watch(options.joined.as_ref());
@@ -80,29 +83,59 @@ struct Start {
     env: Vec<(OsString, OsString)>,
 }
 
-async fn keep_slot(n: u32, start: Start, mut stopping: Stopping) {
+/// The next renewal; never where there are none.
+async fn renewed(renewals: &mut Option<Renewals>) {
+    if let Some(renewals) = renewals
+        && renewals.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+async fn keep_slot(n: u32, start: Start, mut stopping: Stopping, mut renewals: Option<Renewals>) {
     let mut restart = Restart::default();
     while stopping.now() == Stop::No {
         let started = Instant::now();
+        let mut is_old = false;
+        if let Some(renewals) = &mut renewals {
+            // Whoever is started now is new.
+            renewals.borrow_and_update();
+        }
         match start.worker() {
             Err(error) => {
                 tracing::error!(slot = n, program = %start.program.display(), %error, "the worker cannot be started")
             }
             Ok(mut worker) => {
                 let _owned = worker.id().map(Owned::new);
-                tokio::select! {
+                loop {
+                    tokio::select! {
                     // The child stays ours; it is waited for below.
+                    () = renewed(&mut renewals), if !is_old => {
+                        tracing::info!(slot = n, "the worker finishes what it runs; a new one follows it");
+                        signal(&worker, Signal::SIGHUP);
+                        is_old = true;
+                        continue;
+                    }
                     ended = worker.wait() => {
+                        if is_old {
+                            break;
+                        }
                         let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
                         tracing::warn!(slot = n, status, "the worker ended");
                         // Its Claude died with it; what Claude had started was handed to us.
                         if let Err(left) = end_orphans(SECOND).await {
                             tracing::error!(slot = n, ?left, "what the worker left behind cannot be ended");
                         }
+                        break;
                     }
                     _ = stopping.at_least(Stop::Drain) => return end(n, worker, stopping).await,
+                    }
                 }
             }
+        }
+        if is_old {
+            continue;
         }
         let lived_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let wait = Duration::from_millis(restart.after(lived_ms));

@@ -158,7 +158,7 @@ async fn a_limit_stops_every_worker_of_its_account_and_no_other() {
     for pid in ours {
         let worker = fleet.worker_is(pid, "stopped", |worker| worker.unfit.is_some()).await;
         let unfit = worker.unfit.expect("it is");
-        assert_eq!((unfit.class, unfit.until_ms), (Class::Limit, first.unfit.as_ref().and_then(|why| why.until_ms)));
+        assert_eq!((unfit.class, unfit.until_ms.is_some()), (Class::Limit, true));
         assert_eq!(worker.account, first.account);
     }
     let (now, waiting) = (fleet.pool.task(id).await.unwrap(), fleet.pool.task(more).await.unwrap());
@@ -172,6 +172,23 @@ async fn a_limit_stops_every_worker_of_its_account_and_no_other() {
     assert_eq!((record.state, record.output.as_deref()), (State::Completed, Some("after the limit")), "{record:#?}");
     assert_eq!((record.run, record.attempt, record.runs[0].charged), (2, 1, false), "{record:#?}");
     assert_eq!(fleet.over(more).await.run, 1);
+    fleet.end().await;
+}
+
+/// A reset that is no time of this world costs no run and stops no worker for ever.
+#[tokio::test]
+async fn a_limit_without_sense_is_bounded() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    fleet.env_remove("ANTHROPIC_API_KEY");
+    fleet.env("CLAUDE_CODE_OAUTH_TOKEN", "t");
+    let pid = fleet.joined(&[]).await;
+    let id = fleet.submit("@limit 10000000000000 five_hour", json!({})).await;
+    let worker = fleet.worker_is(pid, "unfit", |worker| worker.unfit.is_some()).await;
+    let until_ms = worker.unfit.and_then(|why| why.until_ms).expect("an end");
+    let now_ms = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_millis() as u64;
+    assert!(until_ms < now_ms + 9 * 24 * 3_600_000, "{until_ms}");
+    let record = fleet.reaches(id, State::Pending).await;
+    assert_eq!((record.run, record.attempt, record.runs[0].charged), (1, 0, false), "{record:#?}\n{}", fleet.logs());
     fleet.end().await;
 }
 

@@ -9,7 +9,7 @@ use motorpool::domain::attempt::{Class, Ending, Outcome};
 use motorpool::domain::fleet::Unfit;
 use motorpool::pool::{Claim, Lease, Seat};
 use motorpool::{ErrorKind, Pool, Presence, Result};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::attempt::drive::Finished;
 use crate::claude::classify::Classified;
@@ -21,6 +21,12 @@ use crate::workplace::Workplace;
 
 /// How long a usage limit is taken to last that does not say when it ends.
 const UNKNOWN_LIMIT: Duration = Duration::from_secs(300);
+/// No window of an account is longer; what says so is wrong.
+const LONGEST_LIMIT: Duration = Duration::from_secs(8 * 24 * 3600);
+/// A limit may be lifted early: so often it is looked whether it still holds.
+const TRIAL: Duration = Duration::from_secs(30 * 60);
+/// How long the account's limit is told before the run is settled.
+const EARLY_WORD: Duration = Duration::from_secs(1);
 /// How long a result is offered to a Redis that is away when the process ends; its host waits 10 s.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -60,7 +66,7 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         unfit: unfit.clone(),
         draining: false,
         account: fit.as_ref().map(|probe| probe.account_id.clone()).unwrap_or_default(),
-        limits_account: false,
+        limit_ms: 0,
     };
     let mut seat = tokio::select! {
         seat = Seat::join(pool, presence) => seat?,
@@ -101,11 +107,17 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
             tracing::error!(%task, run, class = %why.class, message = why.message, "this worker cannot go on");
             if is_of_account(&classified) {
                 // Before the task goes back, or the next worker of the account would take it.
+                let lasts_ms = why.until_ms.map_or(0, |until_ms| until_ms.saturating_sub(now_ms()));
                 let told = seat.report(|presence| {
                     presence.unfit = Some(why.clone());
-                    presence.limits_account = true;
+                    presence.limit_ms = lasts_ms;
                 });
-                patient(told.await)?;
+                // What the run has brought does not wait for it, and is not lost with it.
+                match timeout(EARLY_WORD, told).await {
+                    Ok(Err(error)) => tracing::warn!(%error, "the account's limit is not told"),
+                    Err(_) => tracing::warn!("the account's limit is not told: Redis does not answer"),
+                    Ok(Ok(())) => {}
+                }
             }
             (fit, unfit) = (None, Some(why));
         }
@@ -148,11 +160,13 @@ async fn examine(options: &Options) -> (Option<Probe>, Option<Unfit>) {
 fn becomes_unfit(classified: &Classified) -> Option<Unfit> {
     if let Some(limit) = &classified.limit {
         let Ending::Failed(failure) = &classified.outcome.ending else { return None };
+        let told = limit.until_ms.map(|until_ms| Duration::from_millis(until_ms.saturating_sub(now_ms())));
+        let lasts = told.unwrap_or(UNKNOWN_LIMIT).min(LONGEST_LIMIT);
         return Some(Unfit {
             class: Class::Limit,
             message: failure.message.clone(),
             hint: failure.hint.clone(),
-            until_ms: limit.until_ms.or_else(|| Some(now_ms() + UNKNOWN_LIMIT.as_millis() as u64)),
+            until_ms: Some(now_ms() + lasts.as_millis() as u64),
         });
     }
     classified.unfit.clone()
@@ -175,13 +189,17 @@ async fn mend(
         // By chance up to 2 s later, so that all workers of an account do not come at once.
         Some(until_ms) => {
             let jitter = u64::from(std::process::id() % 20) * 100;
-            Duration::from_millis(until_ms.saturating_sub(now_ms()) + jitter)
+            Duration::from_millis(until_ms.saturating_sub(now_ms()) + jitter).clamp(Duration::from_secs(1), TRIAL)
         }
         None => options.probe_again,
     };
     let until = Instant::now() + again;
     while Instant::now() < until && stopping.now() == Stop::No {
-        patient(seat.report(|presence| presence.unfit = Some(why.clone())).await)?;
+        let told = seat.report(|presence| {
+            presence.unfit = Some(why.clone());
+            presence.limit_ms = 0;
+        });
+        patient(told.await)?;
         let pause = until.saturating_duration_since(Instant::now()).min(seat.lease() / 3);
         tokio::select! {
             () = sleep(pause) => {}
@@ -194,7 +212,7 @@ async fn mend(
     let (fit, unfit) = examine(options).await;
     let reported = seat.report(|presence| {
         presence.unfit = unfit.clone();
-        presence.limits_account = false;
+        presence.limit_ms = 0;
         if let Some(probe) = &fit {
             presence.claude = Some(probe.version.clone());
             presence.account.clone_from(&probe.account_id);
@@ -237,12 +255,13 @@ async fn claim(seat: &mut Seat, token: &mut Option<String>, stopping: &mut Stopp
             *token = None;
             Ok(Next::Run(Claimed { lease, sent }))
         }
-        Ok(Claim::Limited(why)) => {
+        Ok(Claim::Limited { left, message, hint }) => {
             // For one whose account is not: it goes on to nobody else of this one, who does not wait for tokens any more.
             if let Some(lane) = token.take() {
                 seat.return_token(&lane).await;
             }
-            Ok(Next::Limited(why))
+            let until_ms = now_ms() + u64::try_from(left.as_millis()).unwrap_or(0);
+            Ok(Next::Limited(Unfit { class: Class::Limit, message, hint, until_ms: Some(until_ms) }))
         }
         Ok(Claim::Idle) => {
             *token = tokio::select! {
@@ -279,7 +298,7 @@ async fn settle(
             let (settled, claim) = seat.step(lease, outcome).await?;
             let next = match claim {
                 Claim::Run(lease) => Some(Claimed { lease, sent }),
-                Claim::Idle | Claim::Limited(_) => None,
+                Claim::Idle | Claim::Limited { .. } => None,
             };
             Ok((settled, next))
         } else {

@@ -104,11 +104,8 @@ pub(super) async fn reach(call: &Call, wish: Wish) -> Result<Reached> {
     let joined = Arc::new(embedded::join(&place, &starter, Presence::User, tell).await?);
     let reached = member(call, joined, wish)?;
     facts(&reached).await?;
-    let names = TABLE.iter().filter(|row| row.scope == Scope::PoolDefault).map(|row| row.name);
-    let by_flag = |name: &str| call.settings.origin(name) == format!("--{name}");
-    if fresh || names.into_iter().any(by_flag) {
-        // The keeper does it too; the first task must not be quicker. Who gives a default for a pool that runs sets it
-        // as well, where there is none.
+    if fresh {
+        // The keeper does it too; the first task must not be quicker.
         set_defaults(call, &reached.pool).await?;
     }
     Ok(reached)
@@ -177,11 +174,11 @@ fn given_defaults(call: &Call) -> Result<TaskOptions> {
     Ok(defaults)
 }
 
-/// Sets the pool's defaults where it has none and there are any; says so where it keeps others.
-pub(super) async fn set_defaults(call: &Call, pool: &Pool) -> Result<()> {
+/// Sets the pool's defaults where it has none and there are any; false, with a word, where it keeps others.
+pub(super) async fn set_defaults(call: &Call, pool: &Pool) -> Result<bool> {
     let defaults = given_defaults(call)?;
     if defaults == TaskOptions::default() || pool.set_defaults(&defaults).await? {
-        return Ok(());
+        return Ok(true);
     }
     let kept = pool.defaults().await?;
     if kept != defaults {
@@ -191,7 +188,7 @@ pub(super) async fn set_defaults(call: &Call, pool: &Pool) -> Result<()> {
              changed; give run and submit what a task is to have"
         ));
     }
-    Ok(())
+    Ok(kept == defaults)
 }
 
 /// How the keeper of this project's pool is started: with every setting that was given here, paths made absolute.

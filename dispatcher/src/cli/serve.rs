@@ -86,7 +86,10 @@ pub(super) async fn up(call: &Call, matches: &ArgMatches) -> Result<u8> {
                 "`motorpool down` ends it, and what it runs goes on with the next one; then start it as you want it",
             ));
         }
-        reach::set_defaults(call, &running.pool).await?;
+        if !reach::set_defaults(call, &running.pool).await? {
+            return Err(Error::refused(format!("{line}, with other defaults for its tasks"))
+                .hint("run and submit take what a task is to have"));
+        }
         if call.json {
             print_json(
                 &json!({ "state": "running", "started": false, "slots": keeper.slots, "url": running.pool.redis() }),

@@ -28,6 +28,8 @@ pub const LABEL_BYTES: usize = 64;
 pub const LABELS: usize = 16;
 /// Most tasks that a task may follow.
 pub const FOLLOWED: usize = 1000;
+/// Most such ties in one call to Redis.
+pub const CALL_FOLLOWED: usize = 10_000;
 /// Most lanes of a pool, each set of labels counting as one: every one of them is looked at once a second.
 pub const LANES: u64 = 1000;
 /// Longest tag, key (`once`) or coordinator's name, in bytes.

@@ -10,8 +10,7 @@ use uuid::Uuid;
 use super::run::{Control, Output};
 use super::sweep::keep_sweeping;
 use super::{Backoff, LONGEST_BACKOFF, Pool, chance};
-use crate::domain::attempt::{Class, History, Outcome, decide};
-use crate::domain::fleet::Unfit;
+use crate::domain::attempt::{History, Outcome, decide};
 use crate::domain::ids::{TaskId, WorkerId};
 use crate::domain::lane;
 use crate::domain::options::TaskOptions;
@@ -93,7 +92,14 @@ pub enum Claim {
     /// There is nothing to do.
     Idle,
     /// The account of this worker is at its limit.
-    Limited(Unfit),
+    Limited {
+        /// How long it lasts yet.
+        left: Duration,
+        /// In the words of the worker that met it.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
 }
 
 /// What a beat heard.
@@ -231,12 +237,11 @@ impl Seat {
         match claimed {
             Claimed::Run(held) => Ok(Claim::Run(Lease { held })),
             Claimed::Idle => Ok(Claim::Idle),
-            Claimed::Limited { until_ms, message, hint } => Ok(Claim::Limited(Unfit {
-                class: Class::Limit,
+            Claimed::Limited { left_ms, message, hint } => Ok(Claim::Limited {
+                left: Duration::from_millis(left_ms),
                 message,
                 hint: (!hint.is_empty()).then_some(hint),
-                until_ms: Some(until_ms),
-            })),
+            }),
             Claimed::Unknown => {
                 self.renew().await?;
                 Ok(Claim::Idle)

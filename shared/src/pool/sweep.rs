@@ -13,10 +13,14 @@ use super::Pool;
 use crate::domain::ids::WorkerId;
 use crate::error::Error;
 use crate::store::Line;
+use crate::store::script::CallError;
 use crate::store::sweep;
 
 /// How often who waits looks whether anybody sweeps.
 const TEND: Duration = Duration::from_secs(2);
+
+/// As good as never.
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
 impl Pool {
     /// Carries out what is due where nobody else does: in a pool without workers who waits is all there is. Costs one
@@ -29,7 +33,11 @@ impl Pool {
             }
             *tended = Some(Instant::now());
         }
-        let _ = timeout(TEND, self.store().call(&sweep::tend(&self.inner.name))).await;
+        let answer = timeout(TEND, self.store().call(&sweep::tend(&self.inner.name))).await;
+        if matches!(answer, Ok(Err(CallError::Refused(_)))) {
+            // Who may not will not be asked again.
+            *self.inner.tended.lock().await = Some(Instant::now() + NEVER);
+        }
     }
 }
 

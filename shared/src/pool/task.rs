@@ -3,6 +3,7 @@
 use super::{Pool, unknown_task};
 use crate::domain::ids::TaskId;
 use crate::domain::limits;
+use crate::domain::options::AfterFailure;
 use crate::domain::state::State;
 use crate::domain::task::{Record, Spec};
 use crate::error::{Error, Result};
@@ -92,9 +93,18 @@ impl Pool {
         let Some(mut spec) = record.spec else {
             return Err(Error::failed(format!("what {id} was asked is not known any more")));
         };
+        for other in std::mem::take(&mut spec.options.after) {
+            let stands = self.find_short(other).await?.map(|record| record.state);
+            if spec.options.after_failure != Some(AfterFailure::Run)
+                && stands.is_some_and(|state| state != State::Completed)
+            {
+                let stands = stands.unwrap_or(State::Failed);
+                return Err(Error::refused(format!("{id} was to follow {other}, which is {stands}"))
+                    .hint(format!("try {other} anew, then submit what {id} was to do with --after")));
+            }
+        }
         spec.options.once = None;
         spec.options.delay_s = None;
-        spec.options.after = Vec::new();
         spec.retry_of = Some(id);
         self.submit(spec).await
     }

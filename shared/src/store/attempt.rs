@@ -46,8 +46,8 @@ pub(crate) enum Claimed {
     Idle,
     /// The worker's account is at its limit: nothing is given to it until then.
     Limited {
-        /// Milliseconds since 1970; 0 where it is over by now.
-        until_ms: u64,
+        /// What is left of it, in milliseconds; 0 where it is over by now.
+        left_ms: u64,
         /// In the words of the worker that met it.
         message: String,
         /// What to do.
@@ -78,7 +78,7 @@ pub(crate) fn claimed(reply: &Reply, at: usize) -> Result<(Claimed, News)> {
         "unknown" => return Ok((Claimed::Unknown, News::default())),
         "limited" => {
             let limited = Claimed::Limited {
-                until_ms: reply.number(at + 1),
+                left_ms: reply.number(at + 1),
                 message: reply.text(at + 2).to_owned(),
                 hint: reply.text(at + 3).to_owned(),
             };

@@ -28,8 +28,9 @@ pub struct Presence {
     pub draining: bool,
     /// Whose account its Claude uses, as a hash; empty where that cannot be told.
     pub account: String,
-    /// It is unfit for a limit of its account, which all workers of that account should know.
-    pub limits_account: bool,
+    /// How long a limit of its account lasts that it has just met, in milliseconds, for all workers of that account; 0:
+    /// it has met none.
+    pub limit_ms: u64,
 }
 
 pub(crate) fn presence(worker: &str, verb: &str, pool_id: &str, lease_ms: u64, known: &Presence) -> Call {
@@ -47,7 +48,7 @@ pub(crate) fn presence(worker: &str, verb: &str, pool_id: &str, lease_ms: u64, k
         ("unfit_hint", unfit.and_then(|unfit| unfit.hint.clone()).unwrap_or_default()),
         ("unfit_until", unfit.and_then(|unfit| unfit.until_ms).map(|ms| ms.to_string()).unwrap_or_default()),
         ("account", known.account.clone()),
-        ("limits_account", if known.limits_account { "1" } else { "0" }.to_owned()),
+        ("limit_ms", known.limit_ms.to_string()),
     ];
     Call::new("presence")
         .arg(worker)

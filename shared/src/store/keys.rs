@@ -102,9 +102,10 @@ const FIELDS: &[&str] = &[
     "unfit_hint",
     "unfit_until",
     "account",
-    "limits_account",
+    "limit_ms",
     // account
     "limited_until",
+    "trial_at",
     "message",
     "hint",
     // config
@@ -147,6 +148,11 @@ impl Keys {
 
     pub(crate) fn lane(&self, lane: &str, priority: &str) -> String {
         format!("{}lane:{lane}:{priority}", self.prefix)
+    }
+
+    /// What a bounded script left to the sweep.
+    pub(crate) fn todo(&self) -> String {
+        format!("{}todo", self.prefix)
     }
 
     /// What a task waits on.

@@ -51,6 +51,14 @@ pub(crate) fn submission(specs: &[Spec], pool_id: &str, lease_ms: u64) -> Result
             .arg(options.after.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
             .arg(options.after_failure.unwrap_or(AfterFailure::Cancel).word());
     }
+    let followed: usize = specs.iter().map(|spec| spec.options.after.len()).sum();
+    if followed > limits::CALL_FOLLOWED {
+        return Err(Error::usage(format!(
+            "{} tasks that follow {followed} others are too much for one call",
+            specs.len()
+        ))
+        .hint("submit them in parts, or let one task follow them all, and the others that one"));
+    }
     if specs.len() > limits::CALL_RECORDS || bytes > limits::CALL_BYTES && specs.len() > 1 {
         return Err(Error::usage(format!("{} tasks of {bytes} bytes are too much for one call", specs.len())));
     }

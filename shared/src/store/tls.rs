@@ -33,7 +33,9 @@ pub(super) fn connection_info(url: &str, shown: &str) -> Result<ConnectionInfo> 
         return Err(wrong("a server that nobody vouches for is not connected to; name its authority with ca".into()));
     }
     let (mut ca, mut cert, mut key) = (None, None, None);
-    for (name, file) in parsed.query_pairs() {
+    // In a file's name a + is a +.
+    let query = parsed.query().unwrap_or_default().replace('+', "%2B");
+    for (name, file) in url::form_urlencoded::parse(query.as_bytes()) {
         let place = match &*name {
             "ca" => &mut ca,
             "cert" => &mut cert,

@@ -5,7 +5,7 @@
 --          5 count of lanes, then the lanes in its order
 -- replies: ok sweep version config lanes id run entry spec attempt max_attempts uncharged unspoken uncharged_for (ms) lane
 --          round lease (ms) | idle sweep version config lanes
---          | limited until (ms), message, hint | unknown worker | superseded call | schema found
+--          | limited left (ms), message, hint | unknown worker | superseded call | schema found
 -- events:  claim
 local worker, call, token_lane, config_version = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local lanes = {}
@@ -43,10 +43,11 @@ end
 -- writes from here
 note_call()
 seen(worker)
-if limit then
+if limit and not limit[4] then
   remember(worker, call, 'limited')
   return refused(limit)
 end
+if limit then note_trial(worker) end
 local id, run, entry = take(worker, token_lane, lanes)
 remember(worker, call, id and table.concat({ 'claim', id, run, entry }, ' ') or 'idle')
 local sweep = offer_sweep(worker)

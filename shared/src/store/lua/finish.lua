@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- finish: settles a run by its verdict.
--- uses:    names clock text schema again fence pool event lane books begin settle after
+-- uses:    names clock text schema again fence pool event lane books begin settle account after
 -- args:    1 worker   2 call number   3 task   4 run   5 entry   6 round   then the verdict (parts/settle.lua)
 -- replies: ok state | stale state (its books are kept) | moved round | unknown id or worker | superseded call
 --          | schema found
@@ -25,6 +25,7 @@ end
 note_call()
 seen(worker)
 local state = settle(id, verdict)
+if state == 'completed' then lift_limit(worker) end
 if is_over(state) then release(id, verdict.retention_ms) end
 redis.call('HSET', key.worker(worker), F.task, '')
 redis.call('HINCRBY', key.worker(worker), F.done, 1)

@@ -25,7 +25,7 @@ else
   end
   redis.call('PERSIST', key.worker(worker))
   redis.call('ZADD', key.workers, whole(now_ms), worker)
-  note_limit(worker)
+  note_limit(worker, tonumber(redis.call('HGET', key.worker(worker), F.limit_ms) or '0'))
 end
 -- One that cannot work can still sweep: without it a pool of unfit workers would stand still altogether.
 local sweep = '0'

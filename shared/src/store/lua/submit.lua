@@ -87,7 +87,8 @@ for i = 0, count - 1 do
     local others = lines(ARGV[at + 11])
     if #others > 0 then
       redis.call('HSET', key.task(id), F.after_failure, ARGV[at + 12], F.not_before, whole(now_ms + delay_ms), F.reason,
-        'follows ' .. table.concat(others, ', '))
+        'follows ' .. table.concat(others, ', ', 1, math.min(#others, 20)) .. (#others > 20 and ' and others' or ''))
+      touch_lane(lane)
       local left = wait_on(id, others)
       move(id, '-', 'waiting', 'submit', '0')
       local why

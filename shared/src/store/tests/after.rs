@@ -11,6 +11,10 @@ fn following(ids: &[TaskId]) -> TaskOptions {
     TaskOptions { after: ids.to_vec(), ..TaskOptions::default() }
 }
 
+async fn worker_of(pool: &TestPool, name: &str) -> TaskId {
+    pool.join(name).await.take().await.id
+}
+
 async fn states(pool: &TestPool, ids: &[TaskId]) -> Vec<State> {
     let mut states = Vec::new();
     for id in ids {
@@ -126,9 +130,29 @@ async fn a_crowd_behind_one_task_is_set_free_in_parts() {
             crowd.len() as u64 - waiting
         };
         assert_eq!(free().await, 500);
+        // First come, first served.
+        assert_eq!(worker.take().await.id, crowd[0].0);
+        assert_eq!(worker_of(pool, "w2").await, crowd[1].0);
         pool.sweep("s").await;
         assert_eq!(free().await, 1200);
         assert!(!pool.exists("after:t1").await && !pool.exists("todo").await);
+    })
+    .await;
+}
+
+/// Whoever ended the other one did not know of those that follow it.
+#[tokio::test]
+async fn what_was_not_set_free_is_found_and_set_free() {
+    pool_test(async |pool| {
+        let a = pool.submit(TaskOptions::default()).await;
+        let b = pool.submit(following(&[a])).await;
+        let _: i64 = pool.redis(redis::cmd("DEL").arg(pool.store.keys.after(a))).await;
+        let mut worker = pool.join("w1").await;
+        let held = worker.take().await;
+        worker.finish(&held, &Verdict::Complete).await;
+        assert_eq!(pool.state(b).await, State::Waiting);
+        pool.sweep("s").await;
+        assert_eq!(pool.state(b).await, State::Pending);
     })
     .await;
 }

@@ -62,10 +62,10 @@ async fn the_examination_finds_what_is_broken() {
             ("I8", redis::cmd("HINCRBY").arg(pool.store.keys.task(id)).arg("n").arg("1").to_owned()),
             ("I9", redis::cmd("SET").arg(pool.key("stray")).arg("1").to_owned()),
             ("I9", redis::cmd("SET").arg(pool.key("once:stray")).arg("t9 m").to_owned()),
-            ("I11", redis::cmd("SREM").arg(pool.store.keys.after(id)).arg("t2").to_owned()),
+            ("I11", redis::cmd("ZREM").arg(pool.store.keys.after(id)).arg("t2").to_owned()),
             ("I11", redis::cmd("DEL").arg(pool.store.keys.needs(TaskId::new(2))).to_owned()),
             ("I11", redis::cmd("SADD").arg(pool.store.keys.needs(id)).arg("t9").to_owned()),
-            ("I11", redis::cmd("SADD").arg(pool.store.keys.after(TaskId::new(2))).arg("t1").to_owned()),
+            ("I11", redis::cmd("ZADD").arg(pool.store.keys.after(TaskId::new(2))).arg(&["1", "t1"]).to_owned()),
             ("I12", redis::cmd("ZREM").arg(pool.store.keys.index("tag", "x")).arg(id.to_string()).to_owned()),
             ("I12", redis::cmd("ZADD").arg(pool.store.keys.index("state", "failed")).arg(&["1", "t1"]).to_owned()),
         ] {

@@ -37,7 +37,7 @@ async fn seat(pool: &Pool) -> Seat {
 async fn take(seat: &mut Seat) -> Lease {
     match seat.claim(None).await.unwrap() {
         Claim::Run(lease) => lease,
-        Claim::Idle | Claim::Limited(_) => panic!("there is something to do"),
+        Claim::Idle | Claim::Limited { .. } => panic!("there is something to do"),
     }
 }
 

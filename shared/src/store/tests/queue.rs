@@ -195,3 +195,19 @@ async fn what_ended_a_week_ago_holds_up_nothing() {
     })
     .await;
 }
+
+/// A pool that nobody had called for a week: what is submitted into that silence waits no longer than it was to.
+#[tokio::test]
+async fn a_silence_before_a_task_was_there_is_none_of_its_time() {
+    pool_test(async |pool| {
+        pool.stop_clock().await;
+        pool.sweep("s").await;
+        pool.forward(7 * 24 * 60 * MINUTE_MS).await;
+        let id = pool.submit(TaskOptions { queue_timeout_s: Some(30), ..TaskOptions::default() }).await;
+        pass(pool, 25).await;
+        assert_eq!(pool.state(id).await, State::Pending);
+        pass(pool, 10).await;
+        assert_eq!(pool.state(id).await, State::Failed);
+    })
+    .await;
+}

@@ -75,7 +75,7 @@ async fn a_sweep_loses_a_hundred_at_most_and_the_next_goes_on() {
             let crate::store::attempt::Claimed::Run(held) = held else { panic!("{n}") };
             pool.age(name, &held.entry, 60_000).await;
         }
-        assert_eq!(pool.sweep("s").await.lost, 100);
+        assert_eq!(pool.sweep_in_grace("s").await.lost, 100);
         assert_eq!(pool.sweep_in_grace("s").await.lost, 30);
         assert_eq!(pool.store.count(&[State::Pending, State::Running]).await.unwrap(), [130, 0]);
     })

@@ -9,7 +9,7 @@ local function wait_on(id, others)
   local left = 0
   for _, other in ipairs(others) do
     if not is_over(redis.call('HGET', key.task(other), F.state)) then
-      redis.call('SADD', key.after(other), id)
+      redis.call('ZADD', key.after(other), number_of(id), id)
       left = left + redis.call('SADD', key.needs(id), other)
     end
   end
@@ -18,10 +18,12 @@ end
 
 -- One that will never start is listed nowhere any more.
 local function wait_no_more(id)
-  for _, other in ipairs(redis.call('SMEMBERS', key.needs(id))) do
-    redis.call('SREM', key.after(other), id)
+  local others = redis.call('SMEMBERS', key.needs(id))
+  for _, other in ipairs(others) do
+    redis.call('ZREM', key.after(other), id)
   end
   redis.call('DEL', key.needs(id))
+  return #others
 end
 
 -- What it waited for is over: it can start, unless it is not to yet.
@@ -56,14 +58,15 @@ local function release(id, retention_ms)
     local over = line[at]
     local state = redis.call('HGET', key.task(over), F.state)
     while left > 0 do
-      local next_id = redis.call('SPOP', key.after(over))
+      -- In the order in which they were submitted.
+      local next_id = redis.call('ZPOPMIN', key.after(over))[1]
       if not next_id then break end
       left = left - 1
       redis.call('SREM', key.needs(next_id), over)
       if redis.call('HGET', key.task(next_id), F.state) == 'waiting' then
         local why = spoils(next_id, over, state)
         if why then
-          wait_no_more(next_id)
+          left = left - wait_no_more(next_id)
           redis.call('HSET', key.task(next_id), F.reason, why)
           finish_terminal(next_id, retention_ms)
           move(next_id, 'waiting', 'cancelled', 'after', '0')

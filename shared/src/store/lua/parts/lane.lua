@@ -102,8 +102,11 @@ end
 local function start_waiting(id)
   local wait_ms = tonumber(redis.call('HGET', key.task(id), F.wait_ms) or '')
   if not wait_ms then return end
-  local away_ms = redis.call('HGET', key.meta, F.away_ms) or '0'
-  redis.call('HSET', key.task(id), F.waits_since, whole(now_ms), F.away_then, away_ms)
+  -- A silence that lasts until now is no part of it: whoever calls next counts it as a whole.
+  local meta = redis.call('HMGET', key.meta, F.away_ms, F.last, F.lease_ms)
+  local last, away_ms = tonumber(meta[2] or '0'), tonumber(meta[1] or '0')
+  if last > 0 and now_ms - last > tonumber(meta[3] or '15000') / 2 then away_ms = away_ms + now_ms - last end
+  redis.call('HSET', key.task(id), F.waits_since, whole(now_ms), F.away_then, whole(away_ms))
   redis.call('ZADD', key.due, whole(now_ms + wait_ms), 'queue:' .. id)
 end
 

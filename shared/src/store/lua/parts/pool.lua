@@ -18,7 +18,7 @@ local function note_call()
     local away_ms = tonumber(redis.call('HGET', key.meta, F.away_ms) or '0')
     redis.call('HSET', key.meta, F.away_ms, whole(away_ms + now_ms - last))
   end
-  if now_ms - last > lease_ms / 2 or now_ms < last - 1000 then
+  if (last > 0 and now_ms - last > lease_ms / 2) or now_ms < last - 1000 then
     redis.call('HSET', key.meta, F.grace, whole(now_ms + math.floor(lease_ms * 2 / 3)))
   end
   if now_ms < last - 1000 then redis.call('HSET', key.meta, F.rewound, '1') end

@@ -1,6 +1,6 @@
 -- repair: every pending or running record has its entry, else it gets a new one. An operator's XGROUP DELCONSUMER or
 -- XTRIM loses entries that no scan of the pending list finds.
--- uses: names clock text event lane lost
+-- uses: names clock text event lane lost after
 local function is_after(entry, other)
   local ms, seq = string.match(entry, '^(%d+)-(%d+)$')
   local other_ms, other_seq = string.match(other, '^(%d+)-(%d+)$')
@@ -18,8 +18,26 @@ local function has_place(state, stream, entry)
   return not is_pending and last ~= nil and is_after(entry, last)
 end
 
+-- What waits for something that is over was not set free by whoever ended that.
+local function do_repair_waiting()
+  local cursor = F.repaired .. ':waiting'
+  local after = redis.call('HGET', key.meta, cursor) or '0'
+  local ids = redis.call('ZRANGEBYSCORE', key.index('state', 'waiting'), '(' .. after, '+inf', 'LIMIT', 0, 20)
+  redis.call('HSET', key.meta, cursor, #ids == 20 and number_of(ids[20]) or '0')
+  for _, id in ipairs(ids) do
+    for _, other in ipairs(redis.call('SRANDMEMBER', key.needs(id), 20)) do
+      local state = redis.call('HGET', key.task(other), F.state)
+      if not state or is_over(state) then
+        redis.call('ZADD', key.after(other), number_of(id), id)
+        redis.call('ZADD', key.todo, whole(now_ms), 'release:' .. other)
+      end
+    end
+  end
+end
+
 local function do_repair(retention_ms)
   local count = 0
+  do_repair_waiting()
   for _, state in ipairs({ 'pending', 'running' }) do
     local index = key.index('state', state)
     local cursor = F.repaired .. ':' .. state

@@ -6,7 +6,7 @@ use motorpool::domain::fleet::{WaitsFor, Worker, waits_for};
 use motorpool::domain::lane::Lane;
 use motorpool::domain::merge;
 use motorpool::domain::options::PermissionMode;
-use motorpool::{Pool, PoolStatus, Result, Spec, State, TaskId, TaskOptions};
+use motorpool::{Pool, PoolStatus, Result, Run, Spec, State, TaskId, TaskOptions};
 use serde_json::{Value, json};
 
 use crate::term::counted;
@@ -57,6 +57,16 @@ pub(crate) fn mode_text(id: TaskId, mode: PermissionMode, allowed_tools: &str) -
         PermissionMode::BypassPermissions => ": Claude may do everything, if its host lets it".to_owned(),
     };
     format!("{id} in {mode} mode{means}")
+}
+
+/// How a run stands, in a word or two.
+pub(crate) fn run_word(run: &Run) -> &'static str {
+    match (run.class, run.ended_ms, run.charged) {
+        (Some(class), ..) => class.word(),
+        (None, None, _) => "running",
+        (None, Some(_), true) => "ended well",
+        (None, Some(_), false) => "handed back",
+    }
 }
 
 /// What is said where nobody serves a lane.

@@ -11,6 +11,13 @@ use tokio::time::{Instant, sleep};
 
 const UNTIL_GO: &str = "until [ -e go ]; do sleep 0.02; done";
 
+/// The workers that are a host's children. What a killed worker had started is handed to the host as well, and is none.
+fn workers_of(host: i32) -> Vec<i32> {
+    let name = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    // The kernel keeps fifteen characters.
+    children(host).into_iter().filter(|pid| name(pid).trim_end() == "motorpool-worke").collect()
+}
+
 /// Waits until all these workers are told to end, and lets their tasks go on.
 async fn let_go_when_told(fleet: &Fleet, count: usize) {
     fleet
@@ -25,7 +32,7 @@ async fn let_go_when_told(fleet: &Fleet, count: usize) {
 async fn keeps(fleet: &Fleet, host: i32, count: usize) -> Vec<i32> {
     fleet
         .until(&format!("the host keeps {count}"), async |_| {
-            let workers = children(host);
+            let workers = workers_of(host);
             (workers.len() == count).then_some(workers)
         })
         .await
@@ -59,7 +66,7 @@ async fn a_killed_worker_is_started_again_with_growing_waits() {
         let killed = Instant::now();
         before = fleet
             .until("a new one", async |_| {
-                let now = children(host);
+                let now = workers_of(host);
                 (now.len() == 2 && !now.contains(&victim)).then_some(now)
             })
             .await;
@@ -99,7 +106,7 @@ async fn workers_of_a_killed_host_finish_and_end() {
     let mut fleet = Fleet::new(Cli::StandIn).await;
     let host = fleet.host(3);
     let ids = at_work(&fleet, 3).await;
-    let workers = children(host);
+    let workers = workers_of(host);
     assert_eq!(workers.len(), 3);
     fleet.kill(host, Signal::SIGKILL);
     let_go_when_told(&fleet, 3).await;
@@ -130,7 +137,7 @@ async fn host_and_workers_killed_together_leave_nothing_behind() {
             (0..2).all(|n| fleet.work.join(format!("begun-{n}")).exists()).then_some(())
         })
         .await;
-    let workers = children(host);
+    let workers = workers_of(host);
     for pid in std::iter::once(host).chain(workers) {
         fleet.kill(pid, Signal::SIGKILL);
     }
@@ -207,7 +214,7 @@ async fn a_host_that_is_told_to_renew_replaces_each_worker_when_it_is_done() {
     signal(host, Signal::SIGHUP);
     fleet
         .until("the idle one is replaced", async |_| {
-            let now = children(host);
+            let now = workers_of(host);
             (now.len() == 2 && !now.contains(&idle)).then_some(())
         })
         .await;
@@ -221,7 +228,7 @@ async fn a_host_that_is_told_to_renew_replaces_each_worker_when_it_is_done() {
     assert_eq!((record.output.as_deref(), record.run, record.attempt), (Some("kept"), 1, 1), "{}", fleet.logs());
     fleet
         .until("both are new", async |_| {
-            let now = children(host);
+            let now = workers_of(host);
             (now.len() == 2 && now.iter().all(|pid| !before.contains(pid))).then_some(())
         })
         .await;

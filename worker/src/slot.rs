@@ -195,11 +195,7 @@ async fn mend(
     };
     let until = Instant::now() + again;
     while Instant::now() < until && stopping.now() == Stop::No {
-        let told = seat.report(|presence| {
-            presence.unfit = Some(why.clone());
-            presence.limit_ms = 0;
-        });
-        patient(told.await)?;
+        patient(seat.report(|presence| presence.unfit = Some(why.clone())).await)?;
         let pause = until.saturating_duration_since(Instant::now()).min(seat.lease() / 3);
         tokio::select! {
             () = sleep(pause) => {}

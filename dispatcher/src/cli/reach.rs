@@ -54,7 +54,7 @@ impl Reached {
     }
 
     /// Of a task that is not known: which pool was asked. Each project has its own, and its numbers begin at 1.
-    pub(super) fn unknown(&self, id: TaskId, error: Error) -> Error {
+    fn unknown(&self, id: TaskId, error: Error) -> Error {
         if error.kind() != ErrorKind::Refused {
             return error;
         }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::term::record::json as record_json;
 use crate::term::table::harmless;
 use crate::term::time::{dollars, rfc3339, span};
+use crate::work;
 
 /// The record, and what the task was given.
 pub(super) fn json(record: &TaskRecord) -> Value {
@@ -88,12 +89,7 @@ fn run_text(run: &Run) -> String {
         Some(ended) => format!("took {}", span(ended.saturating_sub(run.started_ms))),
         None => "not over".into(),
     };
-    let how = match (run.class, run.ended_ms) {
-        (Some(class), _) => class.to_string(),
-        (None, Some(_)) if run.charged => "ended well".into(),
-        (None, Some(_)) => "handed back".into(),
-        (None, None) => "running".into(),
-    };
+    let how = work::run_word(run);
     let charged = if run.charged { "" } else { ", not charged" };
     let mut text = format!(
         "run {:<8}{how}{charged}, {ended}, {}\n            {} on {}, started {}\n",

@@ -17,6 +17,7 @@ use crate::term::live::Live;
 use crate::term::table::harmless;
 use crate::term::time::span;
 use crate::term::{print, print_json, tell};
+use crate::work;
 
 /// Live output makes no notice; so often it is looked for.
 const PACE: Duration = Duration::from_millis(400);
@@ -155,13 +156,10 @@ fn end_text(record: &TaskRecord, run: u64) -> String {
     let is_last = record.run == run;
     let message = known.message.as_deref().filter(|words| !words.is_empty());
     let message = message.map(|words| format!(": {words}")).unwrap_or_default();
-    let mut text = match (known.class, known.charged) {
-        (None, true) => format!("ended well{took}"),
-        (None, false) => format!("was handed back{took}{message}"),
-        (Some(class), charged) => {
-            let free = if charged { "" } else { ", not charged" };
-            format!("ended{took} ({class}{free}){message}")
-        }
+    let free = if known.charged { "" } else { ", not charged" };
+    let mut text = match known.class {
+        Some(class) => format!("ended{took} ({class}{free}){message}"),
+        None => format!("{}{took}{message}", work::run_word(known)),
     };
     if is_last && !record.denied.is_empty() {
         text.push_str(&format!("; denied: {}", record.denied.join(", ")));
@@ -192,7 +190,7 @@ mod tests {
         record.run = 3;
         record.denied = vec!["Write(a)".into()];
         assert_eq!(end_text(&record, 1), "ended after 2s (transient, not charged): overloaded");
-        assert_eq!(end_text(&record, 2), "was handed back after 2s: the worker was stopped");
+        assert_eq!(end_text(&record, 2), "handed back after 2s: the worker was stopped");
         assert_eq!(end_text(&record, 3), "ended well after 2s; denied: Write(a)");
     }
 }

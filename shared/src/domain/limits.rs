@@ -24,7 +24,7 @@ pub const MAX_PENDING: u64 = 100_000;
 pub const TAGS: usize = 32;
 /// Longest label of a worker, in bytes.
 pub const LABEL_BYTES: usize = 64;
-/// Most labels that a task may need, or a worker be given.
+/// Most labels that a task may need.
 pub const LABELS: usize = 16;
 /// Most tasks that a task may follow.
 pub const FOLLOWED: usize = 1000;

@@ -190,6 +190,8 @@ impl Seat {
         match fleet::present(&reply)? {
             None => self.renew().await,
             Some(present) => {
+                // It is told once: a limit that is lifted meanwhile is not told again.
+                self.presence.limit_ms = 0;
                 self.hear(News { sweep: present.sweep, ..News::default() });
                 Ok(())
             }

@@ -102,7 +102,7 @@ impl Store {
         Ok(findings)
     }
 
-    async fn members(&self, key: &str) -> Result<Vec<String>, CallError> {
+    pub(super) async fn members(&self, key: &str) -> Result<Vec<String>, CallError> {
         let mut connection = self.connector.pooled().await?;
         let mut members = redis::cmd("ZRANGE");
         members.arg(key).arg(&["0", "-1"]);
@@ -165,7 +165,7 @@ impl Store {
 
     /// Every entry of a lane is named by a record.
     async fn look_at_lanes(&self, known: &BTreeMap<TaskId, State>, findings: &mut Findings) -> Result<(), CallError> {
-        let lanes = self.members(&self.keys.lanes()).await?;
+        let lanes = self.lane_names().await?;
         let mut connection = self.connector.pooled().await?;
         let failed = |error: redis::RedisError| sort_error(&error);
         for lane in lanes {

@@ -6,41 +6,27 @@ use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
 use super::Store;
 use super::script::{CallError, sort_error};
 use crate::domain::event::Event;
+use serde::{Deserialize, Serialize};
+
 use crate::domain::ids::TaskId;
+use crate::domain::state::words;
 
 /// Chunks of live output that are kept for a run, about.
 const CHUNKS_KEPT: u64 = 5_000;
 /// Longest chunk of live output, in bytes.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// What a piece of a run's live output is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChunkKind {
-    /// The run begins; its text is the worker.
-    Start,
-    /// Claude's words, as they come: one sentence may be spread over several pieces.
-    Text,
-    /// A call of a tool, as in `Bash(cargo test)`.
-    Tool,
-    /// What the worker has to say.
-    Note,
-}
-
-impl ChunkKind {
-    /// Its word in Redis and in `--json`.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Text => "text",
-            Self::Tool => "tool",
-            Self::Note => "note",
-        }
-    }
-
-    fn parse(word: &str) -> Self {
-        // What a newer worker may have to say is a remark.
-        [Self::Start, Self::Text, Self::Tool].into_iter().find(|kind| kind.word() == word).unwrap_or(Self::Note)
+words! {
+    /// What a piece of a run's live output is.
+    ChunkKind {
+        /// The run begins; its text is the worker.
+        Start = "start",
+        /// Claude's words, as they come: one sentence may be spread over several pieces.
+        Text = "text",
+        /// A call of a tool, as in `Bash(cargo test)`.
+        Tool = "tool",
+        /// What the worker has to say.
+        Note = "note",
     }
 }
 
@@ -58,7 +44,8 @@ pub struct Chunk {
 impl Chunk {
     fn read(entry: StreamId) -> Self {
         Self {
-            kind: ChunkKind::parse(&entry.get::<String>("k").unwrap_or_default()),
+            // What a newer worker may have to say is a remark.
+            kind: entry.get::<String>("k").and_then(|word| word.parse().ok()).unwrap_or(ChunkKind::Note),
             text: entry.get("v").unwrap_or_default(),
             cursor: entry.id,
         }

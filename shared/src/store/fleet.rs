@@ -127,10 +127,7 @@ impl Store {
 
     /// Every lane that was used of late.
     pub(crate) async fn lane_names(&self) -> Result<Vec<String>, CallError> {
-        let mut connection = self.connector.pooled().await?;
-        let mut names = redis::cmd("ZRANGE");
-        names.arg(self.keys.lanes()).arg(&["0", "-1"]);
-        names.query_async(&mut *connection).await.map_err(|error| sort_error(&error))
+        self.members(&self.keys.lanes()).await
     }
 
     /// Every lane with how many tasks wait in it, and for how many milliseconds the oldest of them has.

@@ -97,7 +97,6 @@ async fn keep_slot(n: u32, start: Start, mut stopping: Stopping, mut renewals: O
     let mut restart = Restart::default();
     while stopping.now() == Stop::No {
         let started = Instant::now();
-        let mut is_old = false;
         if let Some(renewals) = &mut renewals {
             // Whoever is started now is new.
             renewals.borrow_and_update();
@@ -106,36 +105,11 @@ async fn keep_slot(n: u32, start: Start, mut stopping: Stopping, mut renewals: O
             Err(error) => {
                 tracing::error!(slot = n, program = %start.program.display(), %error, "the worker cannot be started")
             }
-            Ok(mut worker) => {
-                let _owned = worker.id().map(Owned::new);
-                loop {
-                    tokio::select! {
-                    // The child stays ours; it is waited for below.
-                    () = renewed(&mut renewals), if !is_old => {
-                        tracing::info!(slot = n, "the worker finishes what it runs; a new one follows it");
-                        signal(&worker, Signal::SIGHUP);
-                        is_old = true;
-                        continue;
-                    }
-                    ended = worker.wait() => {
-                        if is_old {
-                            break;
-                        }
-                        let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-                        tracing::warn!(slot = n, status, "the worker ended");
-                        // Its Claude died with it; what Claude had started was handed to us.
-                        if let Err(left) = end_orphans(SECOND).await {
-                            tracing::error!(slot = n, ?left, "what the worker left behind cannot be ended");
-                        }
-                        break;
-                    }
-                    _ = stopping.at_least(Stop::Drain) => return end(n, worker, stopping).await,
-                    }
-                }
-            }
-        }
-        if is_old {
-            continue;
+            Ok(worker) => match attend(n, worker, &mut stopping, &mut renewals).await {
+                Left::Stopped => return,
+                Left::Renewed => continue,
+                Left::Ended => {}
+            },
         }
         let lived_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let wait = Duration::from_millis(restart.after(lived_ms));
@@ -144,6 +118,45 @@ async fn keep_slot(n: u32, start: Start, mut stopping: Stopping, mut renewals: O
             _ = stopping.at_least(Stop::Drain) => {}
         }
     }
+}
+
+/// How a worker left its slot.
+enum Left {
+    /// By itself, or killed.
+    Ended,
+    /// It was to be followed by a new one, and has finished what it ran.
+    Renewed,
+    /// The host ends.
+    Stopped,
+}
+
+async fn attend(n: u32, mut worker: Child, stopping: &mut Stopping, renewals: &mut Option<Renewals>) -> Left {
+    let _owned = worker.id().map(Owned::new);
+    let mut is_old = false;
+    let status = loop {
+        tokio::select! {
+            status = worker.wait() => break status,
+            () = renewed(renewals), if !is_old => {
+                tracing::info!(slot = n, "the worker finishes what it runs; a new one follows it");
+                signal(&worker, Signal::SIGHUP);
+                is_old = true;
+            }
+            _ = stopping.at_least(Stop::Drain) => {
+                end(n, worker, stopping.clone()).await;
+                return Left::Stopped;
+            }
+        }
+    };
+    let is_well = status.as_ref().is_ok_and(std::process::ExitStatus::success);
+    if !(is_old && is_well) {
+        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        tracing::warn!(slot = n, status, "the worker ended");
+    }
+    // Its Claude died with it; what Claude had started was handed to us.
+    if let Err(left) = end_orphans(SECOND).await {
+        tracing::error!(slot = n, ?left, "what the worker left behind cannot be ended");
+    }
+    if is_old && is_well { Left::Renewed } else { Left::Ended }
 }
 
 impl Start {

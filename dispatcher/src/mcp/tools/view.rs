@@ -153,12 +153,7 @@ async fn view_task(mut call: Call) -> Result<Answer> {
         lines.push(format!("coordinator {name}"));
     }
     for run in record.runs.iter().rev().take(10) {
-        let how = match (run.class, run.ended_ms) {
-            (Some(class), _) => class.to_string(),
-            (None, Some(_)) if run.charged => "ended well".into(),
-            (None, Some(_)) => "handed back".into(),
-            (None, None) => "running".into(),
-        };
+        let how = work::run_word(run);
         let message = run.message.as_deref().map(|text| format!(": {}", digest::cut(text, 200))).unwrap_or_default();
         lines.push(format!(
             "run {} {how}{message}, on {} ({}), started {}",

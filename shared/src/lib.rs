@@ -32,7 +32,8 @@ mod store;
 pub mod telemetry;
 
 pub use domain::attempt::{Class, Ending, Failure, Outcome, Report};
-pub use domain::ids::{Name, TaskId};
+pub use domain::chain::{Chain, ChainStep, FanOut};
+pub use domain::ids::{GroupId, GroupKind, Id, Name, TaskId};
 pub use domain::options::TaskOptions;
 pub use domain::state::State;
 pub use domain::task::{Record as TaskRecord, Run, Spec};

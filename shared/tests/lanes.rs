@@ -148,7 +148,7 @@ async fn what_is_tried_anew_is_the_task_and_no_other() {
     assert_eq!(record.spec.and_then(|spec| spec.retry_of), Some(id));
     assert!(keyed("retry\tt3").is_err(), "no caller's key looks like that");
     // What followed something that did not succeed is not begun without it.
-    let follower = TaskOptions { after: vec![id], ..TaskOptions::default() };
+    let follower = TaskOptions { after: vec![id.into()], ..TaskOptions::default() };
     let follower = submit(&pool, Spec::new("p", follower).expect("a task")).await;
     assert_eq!(pool.task(follower).await.expect("a record").state, State::Cancelled);
     let error = pool.retry(follower).await.expect_err("it was to follow");

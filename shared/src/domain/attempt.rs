@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::chain::Step;
 use super::retry;
 use super::state::words;
 
@@ -124,6 +125,10 @@ pub struct History {
     pub unspoken: u32,
     /// Milliseconds since it first came back uncharged, 0 if it never did.
     pub uncharged_for_ms: u64,
+    /// Of a step: failures of the work that were tried anew.
+    pub failures: u32,
+    /// Of a step: this is its recovery prompt.
+    pub recovering: bool,
 }
 
 /// A task that came back uncharged so often fails with the last reason.
@@ -155,8 +160,57 @@ pub enum Verdict {
         /// The reason in words.
         reason: String,
     },
+    /// A step whose work failed is tried once more, or with its recovery prompt.
+    Anew {
+        /// Milliseconds until then.
+        delay_ms: u64,
+        /// Failures of the work, this one included.
+        failures: u32,
+        /// With the recovery prompt.
+        recovering: bool,
+        /// How it failed.
+        failure: Failure,
+        /// The reason in words.
+        reason: String,
+    },
     /// It was stopped on request.
     Cancel(String),
+}
+
+/// Failures that another try of the same work may mend: a wrong request or a spent budget is not one of them.
+fn is_of_the_work(class: Class) -> bool {
+    matches!(class, Class::Turns | Class::Timeout | Class::Permission | Class::Check | Class::Internal)
+}
+
+/// As [`decide`], for a step of a chain: a failure of the work is tried anew as often as the step says, then once with
+/// its recovery prompt.
+#[must_use]
+pub fn decide_step(step: &Step, history: &History, outcome: &Outcome, fail_on_denied: bool, jitter: f64) -> Verdict {
+    let recovers = step.recovery_prompt.is_some();
+    // Passing failures and failures of the work are counted apart.
+    let tries = step.retries + u32::from(recovers);
+    let passing = History {
+        attempt: history.attempt.saturating_sub(history.failures),
+        max_attempts: history.max_attempts.saturating_sub(tries).max(1),
+        ..*history
+    };
+    let failure = match decide(&passing, outcome, fail_on_denied, jitter) {
+        Verdict::Fail(failure) if is_of_the_work(failure.class) && !history.recovering => failure,
+        verdict => return verdict,
+    };
+    let failures = history.failures + 1;
+    let recovering = failures > step.retries;
+    if recovering && !recovers {
+        return Verdict::Fail(failure);
+    }
+    let delay_ms = retry::backoff_ms(failures, jitter, None);
+    let seconds = delay_ms.div_ceil(1000);
+    let how = match recovering {
+        true => "tried with its recovery prompt".to_owned(),
+        false => format!("tried anew, retry {failures} of {}", step.retries),
+    };
+    let reason = format!("{} ({how}, after {seconds} s)", failure.message);
+    Verdict::Anew { delay_ms, failures, recovering, failure, reason }
 }
 
 /// What becomes of an attempt. `jitter` (0 to 1) is drawn by the caller.
@@ -252,7 +306,40 @@ mod tests {
             Verdict::Retry { delay_ms, charged, .. } => {
                 format!("{} after {delay_ms}", if *charged { "retry" } else { "give back" })
             }
+            Verdict::Anew { failures, recovering, .. } => format!("anew {failures} {recovering}"),
             Verdict::Cancel(_) => "cancel".into(),
+        }
+    }
+
+    #[test]
+    fn a_step_fails_when_its_retries_and_its_recovery_are_used_up() {
+        let step = |retries, recovery: Option<&str>| Step {
+            retries,
+            recovery_prompt: recovery.map(str::to_owned),
+            ..Step::default()
+        };
+        let at = |failures, recovering, max_attempts| History {
+            attempt: failures + 1,
+            max_attempts,
+            failures,
+            recovering,
+            ..History::default()
+        };
+        for (step, history, class, expected) in [
+            (step(0, None), at(0, false, 3), Class::Check, "fail check"),
+            (step(2, None), at(1, false, 5), Class::Check, "anew 2 false"),
+            (step(2, None), at(2, false, 5), Class::Timeout, "fail timeout"),
+            (step(1, Some("r")), at(1, false, 5), Class::Internal, "anew 2 true"),
+            (step(1, Some("r")), at(2, true, 5), Class::Internal, "fail internal"),
+            (step(5, Some("r")), at(0, false, 9), Class::Request, "fail request"),
+            (step(5, Some("r")), at(0, false, 9), Class::Budget, "fail budget"),
+            // Two failures of the work and none in passing: there are three tries for those yet.
+            (step(2, None), at(2, false, 5), Class::Transient, "retry after 1000"),
+            (step(2, None), History { attempt: 5, ..at(2, false, 5) }, Class::Transient, "fail transient"),
+            (step(0, Some("r")), at(1, true, 4), Class::Transient, "retry after 1000"),
+        ] {
+            let verdict = decide_step(&step, &history, &failed(class, true), false, 1.0);
+            assert_eq!(word(&verdict), expected, "{step:?} {history:?} {class}");
         }
     }
 

@@ -52,14 +52,149 @@ impl FromStr for TaskId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let digits = text.strip_prefix('t').unwrap_or("");
-        // One spelling for one task: no sign, no leading zero.
-        let plain = !digits.is_empty() && !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
-        match digits.parse() {
-            Ok(number) if plain => Ok(Self(number)),
-            _ => Err(Error::usage(format!("{text:?} is no task id"))
-                .hint("a task id is t and a number, as in t17; `motorpool list` shows them")),
+        numbered(text, 't').map(Self).ok_or_else(|| {
+            Error::usage(format!("{text:?} is no task id"))
+                .hint("a task id is t and a number, as in t17; `motorpool list` shows them")
+        })
+    }
+}
+
+/// The number behind a letter. One spelling for one thing: no sign, no leading zero.
+fn numbered(text: &str, letter: char) -> Option<u64> {
+    let digits = text.strip_prefix(letter)?;
+    let plain = !digits.is_empty() && !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
+    if plain { digits.parse().ok() } else { None }
+}
+
+/// What holds several tasks together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GroupKind {
+    /// Ordered steps, each fed by the one before.
+    Chain,
+    /// Independent tasks or chains that were submitted at once.
+    Batch,
+}
+
+impl GroupKind {
+    /// The letter that its ids begin with.
+    #[must_use]
+    pub fn letter(self) -> char {
+        match self {
+            Self::Chain => 'c',
+            Self::Batch => 'b',
         }
+    }
+
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Chain => "chain",
+            Self::Batch => "batch",
+        }
+    }
+}
+
+/// The id of a chain (`c3`) or a batch (`b5`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct GroupId {
+    /// Which of the two.
+    pub kind: GroupKind,
+    /// Its number among its kind.
+    pub number: u64,
+}
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.kind.letter(), self.number)
+    }
+}
+
+impl FromStr for GroupId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        for kind in [GroupKind::Chain, GroupKind::Batch] {
+            if let Some(number) = numbered(text, kind.letter()) {
+                return Ok(Self { kind, number });
+            }
+        }
+        Err(Error::usage(format!("{text:?} is no id of a chain or batch"))
+            .hint("it is c or b and a number, as in c3; `motorpool list` shows them"))
+    }
+}
+
+impl From<GroupId> for String {
+    fn from(id: GroupId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for GroupId {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+/// The id of anything that is submitted: a task, a chain or a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Id {
+    /// A task.
+    Task(TaskId),
+    /// A chain or a batch.
+    Group(GroupId),
+}
+
+impl From<TaskId> for Id {
+    fn from(id: TaskId) -> Self {
+        Self::Task(id)
+    }
+}
+
+impl From<GroupId> for Id {
+    fn from(id: GroupId) -> Self {
+        Self::Group(id)
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Task(id) => id.fmt(f),
+            Self::Group(id) => id.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Id {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if let Ok(id) = text.parse() {
+            return Ok(Self::Group(id));
+        }
+        text.parse().map(Self::Task).map_err(|_: Error| {
+            Error::usage(format!("{text:?} is no id"))
+                .hint("an id is t, c or b (task, chain, batch) and a number, as in t17; `motorpool list` shows them")
+        })
+    }
+}
+
+impl From<Id> for String {
+    fn from(id: Id) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for Id {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
     }
 }
 
@@ -147,6 +282,17 @@ mod tests {
         assert_eq!("t17".parse::<TaskId>().unwrap().to_string(), "t17");
         for bad in ["", "t", "17", "T17", "t017", "t+17", "t-1", "t1 ", "t99999999999999999999999", "c3"] {
             assert!(bad.parse::<TaskId>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_says_what_it_names() {
+        for (text, is_task) in [("t17", true), ("c3", false), ("b5", false)] {
+            let id: Id = text.parse().unwrap();
+            assert_eq!((id.to_string().as_str(), matches!(id, Id::Task(_))), (text, is_task));
+        }
+        for bad in ["c", "c0", "b05", "q2", "17", "C3"] {
+            assert!(bad.parse::<Id>().is_err(), "{bad:?}");
         }
     }
 

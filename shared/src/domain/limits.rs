@@ -38,6 +38,18 @@ pub const KEY_BYTES: usize = 200;
 pub const TIMEOUT_S: u64 = 30 * 24 * 3600;
 /// Most attempts a task may ask for.
 pub const MAX_ATTEMPTS: u32 = 100;
+/// Most steps of a chain.
+pub const STEPS: usize = 100;
+/// Most items of a fan-out.
+pub const ITEMS: usize = 1000;
+/// Longest name of a step, a variable or an item, in characters.
+pub const STEP_NAME_CHARS: usize = 64;
+/// Most variables that a step takes out of its output.
+pub const OUTPUT_VARS: usize = 32;
+/// Most retries of a step.
+pub const STEP_RETRIES: u32 = 20;
+/// Longest text that is put into a prompt in one place, in characters; a longer one is cut in the middle.
+pub const SUBSTITUTED_CHARS: usize = 100_000;
 /// Longest title of a task, in characters.
 pub const TITLE_CHARS: usize = 80;
 /// Longest message of an error that is kept, in bytes.

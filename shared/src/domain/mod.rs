@@ -4,8 +4,10 @@
 //! Not here: how a record is written (`store`), who calls (`pool`), how Claude is run (`worker`).
 
 pub mod attempt;
+pub mod chain;
 pub mod event;
 pub mod fleet;
+pub mod group;
 pub mod ids;
 pub mod lane;
 pub mod limits;
@@ -14,3 +16,4 @@ pub mod options;
 pub mod retry;
 pub mod state;
 pub mod task;
+pub mod template;

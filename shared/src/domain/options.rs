@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::ids::{Name, TaskId};
+use super::ids::{Id, Name};
 use super::state::words;
 use super::{lane, limits};
 use crate::error::{Error, Result, nearest};
@@ -151,7 +151,7 @@ pub const TABLE: &[OptionRow] = &[
     row("needs", Kind::List, "labels that its worker must have, as in gpu, os:linux or host:NAME"),
     row("priority", Kind::Text, "high, normal or low; who has waited for 10 minutes is taken one class higher"),
     row("delay_s", Kind::Count, "begin no earlier than in so many seconds"),
-    row("after", Kind::List, "ids of tasks that must be over before it begins"),
+    row("after", Kind::List, "ids of tasks, chains or batches that must be over before it begins"),
     row("after_failure", Kind::Text, "when one of those did not succeed: cancel (it is not run), or run"),
     row("tags", Kind::List, "words to find it by"),
     row("once", Kind::Text, "a key: a second task with it is not made, the first one's id is the answer"),
@@ -250,7 +250,7 @@ pub struct TaskOptions {
     pub delay_s: Option<u64>,
     /// `after`
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub after: Vec<TaskId>,
+    pub after: Vec<Id>,
     /// `after_failure`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_failure: Option<AfterFailure>,

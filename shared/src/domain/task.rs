@@ -2,11 +2,14 @@
 //!
 //! Not here: its fields in Redis (`store/record.rs`), what a face prints of it (`dispatcher/src/term`).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::attempt::{Class, Failure};
-use super::ids::TaskId;
+use super::chain::Step;
+use super::ids::{GroupId, TaskId};
 use super::lane::Lane;
 use super::limits;
 use super::options::TaskOptions;
@@ -27,6 +30,12 @@ pub struct Spec {
     /// The task that it tries anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<TaskId>,
+    /// The step of a chain that it is: its prompt has places that are filled when it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Step>,
+    /// It gathers what the members of its batch gave, and its prompt has a place for that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub collects: bool,
     /// What a later version wrote.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
@@ -38,7 +47,7 @@ impl Spec {
         let prompt = prompt.into();
         limits::check_prompt(&prompt)?;
         options.check()?;
-        Ok(Self { prompt, options, project_dir: None, retry_of: None, unknown: Map::new() })
+        Ok(Self { prompt, options, ..Self::default() })
     }
 
     /// How its prompt begins: its first line with a word in it, cut.
@@ -141,6 +150,14 @@ pub struct Record {
     pub denied: Vec<String>,
     /// Its runs, oldest first.
     pub runs: Vec<Run>,
+    /// The chain or batch that it belongs to.
+    pub group: Option<GroupId>,
+    /// Of a step: values taken out of its output.
+    pub vars: BTreeMap<String, String>,
+    /// Of a step: failures of the work that were tried anew.
+    pub failures: u32,
+    /// Of a step: it is at its recovery prompt, or ended with that.
+    pub recovering: bool,
     /// The number of its last event.
     pub n: u64,
     /// The number under which its coordinator hears of how it stands, once there is something to hear.

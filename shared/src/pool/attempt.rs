@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::run::{Control, Output};
 use super::sweep::keep_sweeping;
 use super::{Backoff, LONGEST_BACKOFF, Pool, chance};
-use crate::domain::attempt::{History, Outcome, decide};
-use crate::domain::ids::{TaskId, WorkerId};
+use crate::domain::attempt::{History, Outcome, decide, decide_step};
+use crate::domain::ids::{GroupId, TaskId, WorkerId};
 use crate::domain::lane;
 use crate::domain::options::TaskOptions;
 use crate::domain::task::Spec;
@@ -69,6 +69,18 @@ impl Lease {
     #[must_use]
     pub fn spec(&self) -> &Spec {
         &self.held.spec
+    }
+
+    /// The chain or batch that the task belongs to.
+    #[must_use]
+    pub fn group(&self) -> Option<GroupId> {
+        self.held.group
+    }
+
+    /// Of a step that failed: why, for its recovery prompt.
+    #[must_use]
+    pub fn last_error(&self) -> &str {
+        &self.held.last_error
     }
 
     /// Earlier attempts.
@@ -153,6 +165,12 @@ impl Seat {
 
     fn presence_call(&self, verb: &str) -> Call {
         fleet::presence(self.id.as_str(), verb, &Pool::pool_id_if_none(), self.pool.lease_ms(), &self.presence)
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// This process start.
@@ -334,7 +352,10 @@ impl Seat {
 
     fn verdict(&self, lease: &Lease, outcome: &Outcome) -> crate::domain::attempt::Verdict {
         let fail_on_denied = lease.held.spec.options.fail_on_denied.or(self.config.fail_on_denied).unwrap_or(false);
-        decide(&lease.held.history, outcome, fail_on_denied, chance())
+        match &lease.held.spec.step {
+            Some(step) => decide_step(step, &lease.held.history, outcome, fail_on_denied, chance()),
+            None => decide(&lease.held.history, outcome, fail_on_denied, chance()),
+        }
     }
 
     /// Where a run's live output goes.

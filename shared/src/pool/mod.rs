@@ -7,6 +7,7 @@ mod attempt;
 mod events;
 mod feed;
 mod fleet;
+mod group;
 mod news;
 mod run;
 mod sweep;
@@ -21,7 +22,7 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::domain::ids::Name;
+use crate::domain::ids::{Id, Name};
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::script::{Call, CallError, Reply};
@@ -30,6 +31,7 @@ pub use attempt::{Beat, Claim, Lease, Seat};
 pub use events::{Events, Logged, Since};
 pub use feed::Notice;
 pub use fleet::{LaneStatus, PoolStatus, Redis};
+pub use group::{GroupView, Known, Member, SubmittedGroup};
 pub use news::{News, NewsMark, Unseen};
 pub use run::{Control, Output};
 pub use task::{Page, Submitted};
@@ -242,6 +244,11 @@ pub(crate) fn chance() -> f64 {
 }
 
 /// What is said of an id that nobody knows.
-pub(crate) fn unknown_task(id: impl fmt::Display) -> Error {
-    Error::refused(format!("no task {id}")).hint("`motorpool list` shows the tasks there are")
+pub(crate) fn unknown(id: impl Into<Id>) -> Error {
+    let id = id.into();
+    let what = match id {
+        Id::Task(_) => "task",
+        Id::Group(id) => id.kind.word(),
+    };
+    Error::refused(format!("no {what} {id}")).hint("`motorpool list` shows what there is")
 }

@@ -4,16 +4,17 @@
 //! (the face that gave it).
 
 use super::Pool;
-use crate::domain::ids::TaskId;
+use super::group::Known;
+use crate::domain::ids::Id;
 use crate::domain::task::Record;
 use crate::error::Result;
 use crate::store::news;
 
-/// A task that is over or up for review.
+/// A task, chain or batch that is over or up for review.
 #[derive(Clone, Debug, PartialEq)]
 pub struct News {
-    /// The task as it stands, with its texts.
-    pub record: Record,
+    /// What it is about, as it stands.
+    pub what: Known,
     /// Its mark.
     pub mark: NewsMark,
     /// An answer named it before, and nobody knows whether that answer arrived.
@@ -23,8 +24,8 @@ pub struct News {
 /// What names a piece of news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NewsMark {
-    /// The task.
-    pub id: TaskId,
+    /// What it is about.
+    pub id: Id,
     /// The number of the news.
     pub number: u64,
 }
@@ -42,7 +43,18 @@ impl NewsMark {
     /// The mark of a record's news, where there is any.
     #[must_use]
     pub fn of(record: &Record) -> Option<Self> {
-        Some(Self { id: record.id, number: record.news? })
+        Some(Self { id: record.id.into(), number: record.news? })
+    }
+}
+
+impl News {
+    /// The mark of anything's news, where there is any.
+    #[must_use]
+    pub fn mark_of(what: &Known) -> Option<NewsMark> {
+        match what {
+            Known::Task(record) => NewsMark::of(record),
+            Known::Group(view) => Some(NewsMark { id: view.group.id.into(), number: view.group.news? }),
+        }
     }
 }
 
@@ -57,8 +69,8 @@ impl Pool {
         Ok(Unseen { news: self.news(marks).await?, total })
     }
 
-    /// Which of these tasks a coordinator is still to be told of.
-    pub async fn unseen_among(&self, coordinator: &str, ids: &[TaskId]) -> Result<Vec<NewsMark>> {
+    /// Which of these a coordinator is still to be told of.
+    pub async fn unseen_among(&self, coordinator: &str, ids: &[Id]) -> Result<Vec<NewsMark>> {
         let marks = self.patiently(move || self.store().unseen_among(coordinator, ids)).await?;
         Ok(marks.into_iter().map(|(id, number)| NewsMark { id, number }).collect())
     }
@@ -89,9 +101,20 @@ impl Pool {
         let mut news = Vec::new();
         for (id, number) in marks {
             // One whose time was up in between is gone.
-            let Some(record) = self.patiently(move || self.store().task(id)).await? else { continue };
-            let again = record.offered == Some(number);
-            news.push(News { record, mark: NewsMark { id, number }, again });
+            let (what, offered) = match id {
+                Id::Task(id) => {
+                    let Some(record) = self.patiently(move || self.store().task(id)).await? else { continue };
+                    let offered = record.offered;
+                    (Known::Task(Box::new(record)), offered)
+                }
+                Id::Group(id) => {
+                    let Some(group) = self.patiently(move || self.store().group(id)).await? else { continue };
+                    let offered = group.offered;
+                    (Known::Group(Box::new(self.view_of(group).await?)), offered)
+                }
+            };
+            let again = offered == Some(number);
+            news.push(News { what, mark: NewsMark { id, number }, again });
         }
         Ok(news)
     }

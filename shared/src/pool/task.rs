@@ -1,7 +1,7 @@
 //! Submitting, cancelling and reading tasks.
 
-use super::{Pool, unknown_task};
-use crate::domain::ids::TaskId;
+use super::{Pool, unknown};
+use crate::domain::ids::{Id, TaskId};
 use crate::domain::limits;
 use crate::domain::options::AfterFailure;
 use crate::domain::state::State;
@@ -90,11 +90,14 @@ impl Pool {
             ))
             .hint("submit it once more for a second result"));
         }
+        if let (Some(group), true) = (record.group, record.spec.as_ref().is_some_and(|spec| spec.step.is_some())) {
+            return Err(Error::refused(format!("{id} is a step of {group}")).hint(format!("`motorpool retry {group}`")));
+        }
         let Some(mut spec) = record.spec else {
             return Err(Error::failed(format!("what {id} was asked is not known any more")));
         };
         for other in std::mem::take(&mut spec.options.after) {
-            let stands = self.find_short(other).await?.map(|record| record.state);
+            let stands = self.state_of(other).await?;
             if spec.options.after_failure != Some(AfterFailure::Run)
                 && stands.is_some_and(|state| state != State::Completed)
             {
@@ -109,14 +112,14 @@ impl Pool {
         self.submit(spec).await
     }
 
-    /// Stops a task: one that does not run is over at once; the worker of one that runs is asked, and `running` is
-    /// the answer until it is proved gone. A task that is over stays as it is.
+    /// Stops a task, or every task of a chain or batch: one that does not run is over at once; the worker of one that
+    /// runs is asked, and `running` is the answer until it is proved gone. A task that is over stays as it is.
     ///
     /// # Errors
     /// An id that nobody knows.
-    pub async fn cancel(&self, id: TaskId, reason: &str) -> Result<State> {
+    pub async fn cancel(&self, id: impl Into<Id>, reason: &str) -> Result<State> {
         let reason = limits::cut_middle(reason, limits::KEY_BYTES);
-        task::cancelled(&self.ask(&task::cancellation(id, &reason)).await?)
+        task::cancelled(&self.ask(&task::cancellation_of(id.into(), &reason)).await?)
     }
 
     /// All that is known of a task.
@@ -124,7 +127,7 @@ impl Pool {
     /// # Errors
     /// An id that nobody knows.
     pub async fn task(&self, id: TaskId) -> Result<Record> {
-        self.find(id).await?.ok_or_else(|| unknown_task(id))
+        self.find(id).await?.ok_or_else(|| unknown(id))
     }
 
     /// All that is known of a task; nothing if there is none of this id.

@@ -5,24 +5,24 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::feed::{Listener, Notice};
-use super::{Pool, unknown_task};
+use super::{Pool, unknown};
 use crate::domain::event::Event;
 use crate::domain::fleet::{self, WaitsFor};
-use crate::domain::ids::TaskId;
+use crate::domain::ids::{Id, TaskId};
 use crate::domain::state::State;
 use crate::domain::task::Record;
 use crate::error::Result;
 use crate::store::event::Chunk;
 
 /// How long a waiter trusts that no notice means no news.
-const LOOK_ANYWAY: Duration = Duration::from_secs(2);
+pub(super) const LOOK_ANYWAY: Duration = Duration::from_secs(2);
 
-/// Follows one task.
+/// Follows one task, or a chain or batch by whatever happens to tasks.
 #[derive(Debug)]
 pub struct Watch {
     pool: Pool,
     listener: Listener,
-    id: TaskId,
+    id: Id,
 }
 
 /// What stands at one look.
@@ -42,7 +42,7 @@ impl Watch {
     pub async fn look(&self) -> Result<Glance> {
         let id = self.id;
         let seen = self.pool.patiently(move || self.pool.store().glance(id)).await?;
-        let (state, _, run) = seen.ok_or_else(|| unknown_task(id))?;
+        let (state, _, run) = seen.ok_or_else(|| unknown(id))?;
         Ok(Glance { state, run })
     }
 
@@ -52,7 +52,7 @@ impl Watch {
         let until = until.min(Instant::now() + LOOK_ANYWAY);
         while let Ok(notice) = timeout_at(until, self.listener.next()).await {
             match notice {
-                Notice::Event(event) if event.task != self.id => {}
+                Notice::Event(event) if matches!(self.id, Id::Task(id) if event.task != id) => {}
                 _ => return,
             }
         }
@@ -60,9 +60,9 @@ impl Watch {
 }
 
 impl Pool {
-    /// Follows a task from now on.
-    pub async fn watch(&self, id: TaskId) -> Watch {
-        Watch { pool: self.clone(), listener: self.listen().await, id }
+    /// Follows a task, chain or batch from now on.
+    pub async fn watch(&self, id: impl Into<Id>) -> Watch {
+        Watch { pool: self.clone(), listener: self.listen().await, id: id.into() }
     }
 
     /// Waits until a task is over or up for review, or until a deadline; gives what is known of it then.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::keys::RETENTION_MS;
 use super::script::{Call, Reply};
 use crate::domain::attempt::{History, Outcome, Verdict};
-use crate::domain::ids::TaskId;
+use crate::domain::ids::{GroupId, TaskId};
 use crate::domain::limits;
 use crate::domain::task::Spec;
 use crate::error::{Error, Result};
@@ -24,6 +24,10 @@ pub(crate) struct Held {
     pub(crate) spec: Spec,
     pub(crate) history: History,
     pub(crate) lease_ms: u64,
+    /// The chain or batch that the task belongs to.
+    pub(crate) group: Option<GroupId>,
+    /// Of a step that failed: why, for its recovery prompt.
+    pub(crate) last_error: String,
 }
 
 /// What a call told besides its outcome.
@@ -106,7 +110,11 @@ pub(crate) fn claimed(reply: &Reply, at: usize) -> Result<(Claimed, News)> {
             uncharged: reply.number(at + 6) as u32,
             unspoken: reply.number(at + 7) as u32,
             uncharged_for_ms: reply.number(at + 8),
+            failures: reply.number(at + 13) as u32,
+            recovering: reply.text(at + 14) == "1",
         },
+        group: reply.text(at + 12).parse().ok(),
+        last_error: reply.text(at + 15).to_owned(),
         round: reply.text(at + 10).to_owned(),
         lease_ms: reply.number(at + 11),
     };
@@ -168,8 +176,22 @@ fn settling(call: Call, held: &Held, outcome: &Outcome, verdict: &Verdict) -> Ca
             let verb = if *charged { "retry" } else { "give_back" };
             (verb, *delay_ms, *counted, *unspoken, reason.as_str(), failure.as_ref())
         }
+        Verdict::Anew { delay_ms, failure, reason, .. } => {
+            ("retry", *delay_ms, false, false, reason.as_str(), Some(failure))
+        }
     };
     let mut fields: BTreeMap<&str, String> = BTreeMap::new();
+    if let Verdict::Anew { failures, recovering, failure, .. } = verdict {
+        fields.insert("failures", failures.to_string());
+        fields.insert("recovering", if *recovering { "1" } else { "0" }.to_owned());
+        fields.insert("last_error", limits::cut_middle(&failure.message, limits::MESSAGE_BYTES));
+    }
+    if let (Verdict::Complete, Some(step)) = (verdict, &held.spec.step) {
+        let vars = step.values(held.id, report);
+        if !vars.is_empty() {
+            fields.insert("vars", serde_json::to_string(&vars).unwrap_or_default());
+        }
+    }
     if matches!(verdict, Verdict::Complete | Verdict::Fail(_) | Verdict::Cancel(_)) {
         if let Some(output) = &report.output {
             fields.insert("output", limits::cut_middle(output, limits::OUTPUT_BYTES));

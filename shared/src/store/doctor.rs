@@ -4,12 +4,13 @@
 //! |---|---|---|
 //! | I3 one live entry for pending and running, none otherwise; every entry named | yes | |
 //! | I4 attempt <= max_attempts, runs without gaps | yes | |
+//! | I7 a step starts only after the one before succeeded; a chain ends as its steps did | yes | |
 //! | I8 the log folds to the record | yes | |
 //! | I9 no key without an owner | yes | |
 //! | I11 what waits is listed under what it waits for, which is not over | yes | |
 //! | I12 indexes equal a scan | yes | |
 //! | I1, I2, I10, I13 to I15 | | tests, from recorded calls and events |
-//! | I5 money of the pool, I6 messages, I7 chains | | their subjects do not exist yet |
+//! | I5 money of the pool, I6 messages | | their subjects do not exist yet |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +20,8 @@ use super::Store;
 use super::keys::Keys;
 use super::script::{Call, CallError, sort_error};
 use crate::domain::event::{self, Event};
-use crate::domain::ids::TaskId;
+use crate::domain::group::Group;
+use crate::domain::ids::{GroupId, Id, TaskId};
 use crate::domain::state::State;
 
 /// What an examination of a pool found.
@@ -31,6 +33,25 @@ pub struct Findings {
     pub broken: Vec<String>,
     /// Invariants that could not be checked, and why.
     pub unchecked: Vec<String>,
+}
+
+/// What there is, as one look found it.
+pub(super) struct Seen {
+    pub(super) tasks: BTreeMap<TaskId, State>,
+    pub(super) groups: BTreeMap<GroupId, Group>,
+}
+
+impl Seen {
+    pub(super) fn state(&self, id: Id) -> Option<State> {
+        match id {
+            Id::Task(id) => self.tasks.get(&id).copied(),
+            Id::Group(id) => self.groups.get(&id).map(|group| group.state),
+        }
+    }
+
+    fn named(&self, id: &str) -> Option<State> {
+        self.state(id.parse().ok()?)
+    }
 }
 
 impl Store {
@@ -95,9 +116,11 @@ impl Store {
             }
         }
         drop(connection);
-        self.look_at_waiting(&entries, &mut findings).await?;
-        self.look_at_lanes(&entries, &mut findings).await?;
-        self.look_at_keys(&entries, &mut findings).await?;
+        let seen = Seen { tasks: entries, groups: self.all_groups().await? };
+        self.look_at_waiting(&seen, &mut findings).await?;
+        self.look_at_groups(&seen, &mut findings).await?;
+        self.look_at_lanes(&seen.tasks, &mut findings).await?;
+        self.look_at_keys(&seen, &mut findings).await?;
         findings.broken.sort();
         Ok(findings)
     }
@@ -123,11 +146,11 @@ impl Store {
     }
 
     /// What waits does so for something that is not over, and is listed there.
-    async fn look_at_waiting(&self, known: &BTreeMap<TaskId, State>, findings: &mut Findings) -> Result<(), CallError> {
+    async fn look_at_waiting(&self, seen: &Seen, findings: &mut Findings) -> Result<(), CallError> {
         // What one script had no room for.
         let todo = self.members(&self.keys.todo()).await?;
         let mut connection = self.connector.pooled().await?;
-        for (id, state) in known {
+        for (id, state) in &seen.tasks {
             let mut pipe = redis::pipe();
             pipe.cmd("SMEMBERS").arg(self.keys.needs(*id)).cmd("ZRANGE").arg(self.keys.after(*id)).arg(&["0", "-1"]);
             let (needs, after): (Vec<String>, Vec<String>) =
@@ -136,7 +159,7 @@ impl Store {
                 findings.broken.push(format!("I11: {id} is {state} and waits for {needs:?}"));
             }
             for other in needs {
-                let other_id: Option<TaskId> = other.parse().ok();
+                let other_id: Option<Id> = other.parse().ok();
                 let listed: bool = match other_id {
                     Some(other) => redis::cmd("ZSCORE")
                         .arg(self.keys.after(other))
@@ -147,15 +170,17 @@ impl Store {
                         .is_some(),
                     None => false,
                 };
-                let is_open = other_id.and_then(|other| known.get(&other)).is_some_and(|state| !state.is_terminal());
+                let is_open = seen.named(&other).is_some_and(|state| !state.is_terminal());
                 let is_on_its_way = todo.contains(&format!("release:{other}"));
                 if !is_on_its_way && (!listed || !is_open) {
                     findings.broken.push(format!("I11: {id} waits for {other}, which is over or does not know of it"));
                 }
             }
             for other in after {
-                let waits = other.parse().ok().and_then(|other: TaskId| known.get(&other));
-                if waits != Some(&State::Waiting) {
+                let waits = seen.named(&other);
+                // A chain or batch is `running` for as long as it waits for its members.
+                let is_group = other.parse::<GroupId>().is_ok();
+                if waits != Some(if is_group { State::Running } else { State::Waiting }) {
                     findings.broken.push(format!("I11: {other} is listed as following {id} and does not wait"));
                 }
             }
@@ -206,7 +231,7 @@ impl Store {
     }
 
     /// Every key has an owner, and the indexes say what the records say. Needs the right to SCAN.
-    async fn look_at_keys(&self, known: &BTreeMap<TaskId, State>, findings: &mut Findings) -> Result<(), CallError> {
+    async fn look_at_keys(&self, seen: &Seen, findings: &mut Findings) -> Result<(), CallError> {
         let keys = match self.scan().await {
             Ok(keys) => keys,
             Err(CallError::Refused(error)) => {
@@ -215,13 +240,13 @@ impl Store {
             }
             Err(away) => return Err(away),
         };
-        let ids: BTreeSet<String> = known.keys().map(ToString::to_string).collect();
+        let ids: BTreeSet<String> = seen.tasks.keys().map(ToString::to_string).collect();
         for key in &keys {
             let name = key.strip_prefix(self.keys.prefix()).unwrap_or(key);
             let (kind, rest) = name.split_once(':').unwrap_or((name, ""));
             let owned = match kind {
                 "task" => ids.contains(rest),
-                "needs" | "after" => ids.contains(rest),
+                "needs" | "after" | "chain" | "batch" => seen.named(rest).is_some(),
                 "output" => rest.split_once(':').is_some_and(|(id, _)| ids.contains(id)),
                 "once" | "index" | "lane" | "wake" | "worker" | "account" | "unseen" | "told" => !rest.is_empty(),
                 "test" => cfg!(test),
@@ -235,11 +260,15 @@ impl Store {
             }
         }
         let once = keys.iter().filter(|key| key.starts_with(&format!("{}once:", self.keys.prefix()))).count();
-        if once != known.len() {
-            findings.broken.push(format!("I9: {once} idempotency keys for {} tasks", known.len()));
+        let things = seen.tasks.len() + seen.groups.len();
+        if once != things {
+            findings.broken.push(format!("I9: {once} idempotency keys for {things} tasks, chains and batches"));
         }
-        self.look_at_news(known, &keys, findings).await?;
-        let wanted = self.indexes_by_scan(known).await?;
+        self.look_at_news(seen, &keys, findings).await?;
+        let mut wanted = self.indexes_by_scan(&seen.tasks).await?;
+        for id in seen.groups.keys() {
+            wanted.entry(self.keys.groups(id.kind)).or_default().insert(id.to_string());
+        }
         let found = self.indexes(&self.keys, &keys).await?;
         for index in wanted.keys().chain(found.keys()).collect::<BTreeSet<_>>() {
             if wanted.get(index) != found.get(index) {
@@ -250,18 +279,13 @@ impl Store {
     }
 
     /// What a coordinator is to be told or was told stands in one place, and names what there is.
-    async fn look_at_news(
-        &self,
-        known: &BTreeMap<TaskId, State>,
-        keys: &[String],
-        findings: &mut Findings,
-    ) -> Result<(), CallError> {
+    async fn look_at_news(&self, seen: &Seen, keys: &[String], findings: &mut Findings) -> Result<(), CallError> {
         let mut places: BTreeMap<String, String> = BTreeMap::new();
         for kind in ["unseen:", "told:"].map(|kind| format!("{}{kind}", self.keys.prefix())) {
             for (key, members) in self.sets(keys, &kind).await? {
                 for id in members {
-                    if !id.parse().is_ok_and(|id: TaskId| known.contains_key(&id)) {
-                        findings.broken.push(format!("I12: {key} names {id}, which is no task"));
+                    if seen.named(&id).is_none() {
+                        findings.broken.push(format!("I12: {key} names {id}, which there is not"));
                     }
                     if let Some(other) = places.insert(id.clone(), key.clone()) {
                         findings.broken.push(format!("I12: {id} is news in {other} and in {key}"));
@@ -269,13 +293,21 @@ impl Store {
                 }
             }
         }
-        let ended: Vec<TaskId> = known.iter().filter(|(_, state)| state.is_terminal()).map(|(id, _)| *id).collect();
+        for group in seen.groups.values().filter(|group| group.state.is_terminal() && group.batch.is_none()) {
+            let is_known =
+                places.contains_key(&group.id.to_string()) || group.offered.is_some() || group.news.is_some();
+            if group.coordinator.is_some() && !is_known {
+                findings.broken.push(format!("I12: {} is over and was never news for its coordinator", group.id));
+            }
+        }
+        let ended: Vec<TaskId> =
+            seen.tasks.iter().filter(|(_, state)| state.is_terminal()).map(|(id, _)| *id).collect();
         for page in ended.chunks(500) {
             for record in self.tasks_short(page).await? {
                 let id = record.id.to_string();
                 // Of what was told, the oldest is forgotten.
                 let is_lost = record.coordinator.is_some() && record.offered.is_none() && !places.contains_key(&id);
-                if is_lost && record.news.is_none() {
+                if is_lost && record.news.is_none() && record.group.is_none() {
                     findings.broken.push(format!("I12: {id} is over and was never news for its coordinator"));
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::domain::ids::{Name, TaskId};
+use crate::domain::ids::{GroupId, GroupKind, Id, Name, TaskId};
 
 /// The version of the model; a pool with another one is left alone.
 pub(crate) const SCHEMA: &str = "1";
@@ -85,6 +85,14 @@ const FIELDS: &[&str] = &[
     "error_hint",
     "news",
     "offered",
+    "group",
+    "vars",
+    "failures",
+    "recovering",
+    "last_error",
+    "kept_by",
+    // chain, batch
+    "members",
     // worker
     "call",
     "did",
@@ -134,12 +142,30 @@ impl Keys {
         format!("{}task:{id}", self.prefix)
     }
 
+    /// A chain or batch.
+    pub(crate) fn group(&self, id: GroupId) -> String {
+        format!("{}{}:{id}", self.prefix, id.kind.word())
+    }
+
+    /// Whatever has this id.
+    pub(crate) fn record(&self, id: Id) -> String {
+        match id {
+            Id::Task(id) => self.task(id),
+            Id::Group(id) => self.group(id),
+        }
+    }
+
     pub(crate) fn output(&self, id: TaskId, run: u64) -> String {
         format!("{}output:{id}:{run}", self.prefix)
     }
 
     pub(crate) fn index(&self, kind: &str, value: &str) -> String {
         format!("{}index:{kind}:{value}", self.prefix)
+    }
+
+    /// The list of all chains, or of all batches.
+    pub(crate) fn groups(&self, kind: GroupKind) -> String {
+        self.index("all", if kind == GroupKind::Chain { "chains" } else { "batches" })
     }
 
     pub(crate) fn wake(&self, lane: &str) -> String {
@@ -156,13 +182,13 @@ impl Keys {
     }
 
     /// What a task waits on.
-    pub(crate) fn needs(&self, id: TaskId) -> String {
-        format!("{}needs:{id}", self.prefix)
+    pub(crate) fn needs(&self, id: impl Into<Id>) -> String {
+        format!("{}needs:{}", self.prefix, id.into())
     }
 
     /// What waits on a task.
-    pub(crate) fn after(&self, id: TaskId) -> String {
-        format!("{}after:{id}", self.prefix)
+    pub(crate) fn after(&self, id: impl Into<Id>) -> String {
+        format!("{}after:{}", self.prefix, id.into())
     }
 
     pub(crate) fn lanes(&self) -> String {
@@ -221,6 +247,10 @@ pub(crate) fn names_lua() -> String {
          \x20   feed = p .. 'feed', workers = p .. 'workers', config = p .. 'config', sweeper = p .. 'sweeper',\n\
          \x20   retain = p .. 'retain',\n\
          \x20   task = function(id) return p .. 'task:' .. id end,\n\
+         \x20   record = function(id)\n\
+         \x20     local first = string.sub(id, 1, 1)\n\
+         \x20     return p .. (first == 'c' and 'chain:' or first == 'b' and 'batch:' or 'task:') .. id\n\
+         \x20   end,\n\
          \x20   lane = function(lane, priority) return p .. 'lane:' .. lane .. ':' .. priority end,\n\
          \x20   wake = function(lane) return p .. 'wake:' .. lane end,\n\
          \x20   worker = function(id) return p .. 'worker:' .. id end,\n\

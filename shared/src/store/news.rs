@@ -2,11 +2,11 @@
 
 use super::Store;
 use super::script::{Call, CallError, Reply, sort_error};
-use crate::domain::ids::TaskId;
+use crate::domain::ids::Id;
 use crate::error::Result;
 
 /// A piece of news, by its id and number.
-pub(crate) type Mark = (TaskId, u64);
+pub(crate) type Mark = (Id, u64);
 
 fn marked(verb: &str, coordinator: &str, marks: &[Mark]) -> Call {
     let call = Call::new("seen").arg(coordinator).arg(verb).number(marks.len() as u64);
@@ -45,7 +45,7 @@ impl Store {
     }
 
     /// Which of these a coordinator is still to be told: each with the number of its news.
-    pub(crate) async fn unseen_among(&self, coordinator: &str, ids: &[TaskId]) -> Result<Vec<Mark>, CallError> {
+    pub(crate) async fn unseen_among(&self, coordinator: &str, ids: &[Id]) -> Result<Vec<Mark>, CallError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }

@@ -39,6 +39,9 @@ pub(crate) const SHORT: &[&str] = &[
     "n",
     "news",
     "offered",
+    "group",
+    "failures",
+    "recovering",
 ];
 
 /// Reads a record; nothing if there is none.
@@ -94,6 +97,10 @@ pub(crate) fn read(id: TaskId, fields: &HashMap<String, String>) -> Result<Optio
         turns: number("turns").map(|turns| turns as u32),
         denied: json("denied").and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default(),
         runs: (1..=run).filter_map(|n| read_run(n, fields)).collect(),
+        group: text("group").and_then(|id| id.parse().ok()),
+        vars: json("vars").and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default(),
+        failures: number("failures").unwrap_or(0) as u32,
+        recovering: text("recovering").as_deref() == Some("1"),
         n: number("n").unwrap_or(0),
         news: number("news"),
         offered: number("offered"),

@@ -31,6 +31,7 @@ const PARTS: &[(&str, &str)] = lua![
     "parts/account",
     "parts/settle",
     "parts/after",
+    "parts/stop",
     "parts/lost",
     "parts/repair",
     "parts/retire",

@@ -4,7 +4,7 @@
 -- args:    1 worker   2 call number   3 lane whose token woke it, or empty   4 config version it knows
 --          5 count of lanes, then the lanes in its order
 -- replies: ok sweep version config lanes id run entry spec attempt max_attempts uncharged unspoken uncharged_for (ms) lane
---          round lease (ms) | idle sweep version config lanes
+--          round lease (ms) group failures recovering last_error | idle sweep version config lanes
 --          | limited left (ms), message, hint | unknown worker | superseded call | schema found
 -- events:  claim
 local worker, call, token_lane, config_version = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

@@ -18,7 +18,7 @@ end
 -- writes from here
 for _, news in ipairs(same) do
   if verb == 'offer' then
-    redis.call('HSET', key.task(news[1]), F.offered, news[2])
+    redis.call('HSET', key.record(news[1]), F.offered, news[2])
   else
     redis.call('ZREM', key.unseen_of(coordinator), news[1])
     redis.call('ZADD', key.told(coordinator), news[2], news[1])

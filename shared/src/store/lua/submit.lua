@@ -1,14 +1,17 @@
 #!lua
--- submit: makes tasks: key, bounds, record, lane, wake, event.
+-- submit: makes tasks, chains and batches: key, bounds, record, lane, wake, event.
 -- uses:    names clock text schema pool event lane settle after
 -- args:    1 pool id, if it has none   2 lease (ms), if it has none   3 most tasks that may wait   4 this call's mark
 --          5 count, then for each: key, spec (JSON), lane, priority, max_attempts, if_lost, coordinator, tags (lines),
---          delay (ms), time that it may wait for a start (ms; 0: any), title, what it follows (lines), after_failure
+--          delay (ms), time that it may wait for a start (ms; 0: any), title, what it follows (lines; @N: the N-th of
+--          this call, from 0), after_failure, kind (task, chain or batch), the chain or batch it belongs to (@N)
+--          A chain or batch stands behind its members, which are what it follows.
 -- replies: ok (id, fresh or again)… | full waiting | lanes count | memory | unknown id | schema found
 -- events:  submit, after
 local pool_id, lease_ms, max_waiting, mark, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local retention_ms = RETENTION_MS
-local FIRST, WIDTH = 6, 13
+local FIRST, WIDTH = 6, 15
+local KINDS = { task = 't', chain = 'c', batch = 'b' }
 
 local refusal = refuse_schema()
 if refusal then return refusal end
@@ -34,7 +37,7 @@ if fresh > 0 then
   local lanes, seen_lanes = redis.call('ZCARD', key.lanes), {}
   for i = 0, count - 1 do
     local lane = ARGV[FIRST + i * WIDTH + 2]
-    if not seen_lanes[lane] then
+    if lane ~= '' and not seen_lanes[lane] then
       seen_lanes[lane] = true
       if not redis.call('ZSCORE', key.lanes, lane) then lanes = lanes + 1 end
     end
@@ -44,7 +47,9 @@ if fresh > 0 then
     local at = FIRST + i * WIDTH
     if not known[ARGV[at]] then
       for _, other in ipairs(lines(ARGV[at + 11])) do
-        if redis.call('EXISTS', key.task(other)) == 0 then return { 'unknown', other } end
+        if string.sub(other, 1, 1) ~= '@' and redis.call('EXISTS', key.record(other)) == 0 then
+          return { 'unknown', other }
+        end
       end
     end
   end
@@ -66,17 +71,58 @@ end
 
 -- writes from here
 open_pool(pool_id, lease_ms)
+
+-- Ids first: a task names the chain that stands behind it.
+local made = {}
+for i = 0, count - 1 do
+  local once, kind = ARGV[FIRST + i * WIDTH], ARGV[FIRST + i * WIDTH + 13]
+  if not known[once] then
+    known[once] = KINDS[kind] .. whole(redis.call('HINCRBY', key.seq, kind, 1))
+    made[once] = true
+  end
+end
+
+local function named(ref)
+  local place = string.match(ref, '^@(%d+)$')
+  return place and known[ARGV[FIRST + tonumber(place) * WIDTH]] or ref
+end
+
+local function named_all(refs)
+  local list = {}
+  for n, ref in ipairs(lines(refs)) do
+    list[n] = named(ref)
+  end
+  return list
+end
+
+-- Its members stand there by now; they may be over already.
+local function make_group(id, at)
+  local members = named_all(ARGV[at + 11])
+  local kind, coordinator = ARGV[at + 13], ARGV[at + 6]
+  redis.call('HSET', key.record(id), F.spec, ARGV[at + 1], F.state, 'running', F.coordinator, coordinator, F.tags,
+    ARGV[at + 7], F.once, ARGV[at], F.title, ARGV[at + 10], F.created, whole(now_ms), F.group, named(ARGV[at + 14]),
+    F.members, table.concat(members, '\n'))
+  redis.call('ZADD', key.index('all', kind == 'chain' and 'chains' or 'batches'), number_of(id), id)
+  for _, member in ipairs(members) do
+    -- Those that an earlier chain has done are kept for this one.
+    if redis.call('HGET', key.record(member), F.group) ~= id then redis.call('HSET', key.record(member), F.kept_by, id) end
+  end
+  if wait_on(id, members) == 0 then close_group(id, retention_ms) end
+end
+
 for i = 0, count - 1 do
   local at = FIRST + i * WIDTH
   local once, spec, lane, priority = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  if not known[once] then
-    local id = 't' .. whole(redis.call('HINCRBY', key.seq, 'task', 1))
-    known[once] = id
+  local id = known[once]
+  if made[once] then redis.call('SET', key.once(once), id .. ' ' .. mark) end
+  if made[once] and ARGV[at + 13] ~= 'task' then
+    make_group(id, at)
+  elseif made[once] then
     local coordinator, tags = ARGV[at + 6], ARGV[at + 7]
     redis.call('HSET', key.task(id), F.spec, spec, F.lane, lane, F.priority, priority, F.max_attempts, ARGV[at + 4],
       F.if_lost, ARGV[at + 5], F.coordinator, coordinator, F.tags, tags, F.once, once, F.run, '0', F.attempt, '0',
       F.title, ARGV[at + 10], F.round, '1', F.cost, '0', F.created, whole(now_ms))
-    redis.call('SET', key.once(once), id .. ' ' .. mark)
+    if ARGV[at + 14] ~= '' then redis.call('HSET', key.task(id), F.group, named(ARGV[at + 14])) end
     redis.call('ZADD', key.index('all', 'tasks'), number_of(id), id)
     if coordinator ~= '' then redis.call('ZADD', key.index('coordinator', coordinator), number_of(id), id) end
     for _, tag in ipairs(lines(tags)) do
@@ -84,7 +130,7 @@ for i = 0, count - 1 do
     end
     local delay_ms, wait_ms = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9])
     if wait_ms > 0 then redis.call('HSET', key.task(id), F.wait_ms, whole(wait_ms)) end
-    local others = lines(ARGV[at + 11])
+    local others = named_all(ARGV[at + 11])
     if #others > 0 then
       redis.call('HSET', key.task(id), F.after_failure, ARGV[at + 12], F.not_before, whole(now_ms + delay_ms), F.reason,
         'follows ' .. table.concat(others, ', ', 1, math.min(#others, 20)) .. (#others > 20 and ' and others' or ''))
@@ -93,7 +139,7 @@ for i = 0, count - 1 do
       move(id, '-', 'waiting', 'submit', '0')
       local why
       for _, other in ipairs(others) do
-        local state = redis.call('HGET', key.task(other), F.state)
+        local state = redis.call('HGET', key.record(other), F.state)
         if is_over(state) then why = why or spoils(id, other, state) end
       end
       if why then
@@ -114,6 +160,7 @@ for i = 0, count - 1 do
       move(id, '-', 'pending', 'submit', '0')
     end
   end
+  made[once] = nil
   tell_id(once)
 end
 publish()

@@ -8,7 +8,7 @@ use crate::domain::state::State;
 use crate::store::task;
 
 fn following(ids: &[TaskId]) -> TaskOptions {
-    TaskOptions { after: ids.to_vec(), ..TaskOptions::default() }
+    TaskOptions { after: ids.iter().map(|id| (*id).into()).collect(), ..TaskOptions::default() }
 }
 
 async fn worker_of(pool: &TestPool, name: &str) -> TaskId {

@@ -52,7 +52,7 @@ async fn the_examination_finds_what_is_broken() {
     pool_test(async |pool| {
         let id = pool.submit(TaskOptions { tags: vec!["x".into()], ..TaskOptions::default() }).await;
         let held = pool.join("w1").await.take().await;
-        pool.submit(TaskOptions { after: vec![id], ..TaskOptions::default() }).await;
+        pool.submit(TaskOptions { after: vec![id.into()], ..TaskOptions::default() }).await;
         let lane = pool.store.keys.lane("default", "normal");
         for (invariant, damage) in [
             ("I3", redis::cmd("XTRIM").arg(&lane).arg("MAXLEN").arg("0").to_owned()),

@@ -11,6 +11,7 @@ mod cancel;
 mod check;
 mod claim;
 mod finish;
+mod group;
 mod locked_out;
 mod lost_reply;
 mod memory;
@@ -375,6 +376,8 @@ pub(crate) fn timed_submission(
         .arg("a prompt")
         .arg(after)
         .arg(after_failure)
+        .arg("task")
+        .arg("")
 }
 
 pub(crate) fn words(reply: &Reply) -> Vec<String> {

@@ -3,7 +3,7 @@
 use super::pool_test;
 use super::worker::{failure, give_back};
 use crate::domain::attempt::Verdict;
-use crate::domain::ids::TaskId;
+use crate::domain::ids::{Id, TaskId};
 use crate::domain::options::TaskOptions;
 use crate::domain::state::State;
 use crate::store::listing::Filter;
@@ -33,9 +33,12 @@ async fn what_ends_is_news_for_its_coordinator_in_the_order_of_the_ends() {
         let first = worker.take().await;
         worker.finish(&first, &Verdict::Complete).await;
         // In the order in which they ended; handing back is none.
-        assert_eq!(pool.store.unseen("a", 10).await.unwrap(), (vec![(made[3], 1), (made[2], 3), (made[0], 4)], 3));
-        assert_eq!(pool.store.unseen("a", 1).await.unwrap(), (vec![(made[3], 1)], 3));
-        assert_eq!(pool.store.unseen("b", 10).await.unwrap(), (vec![(made[1], 2)], 1));
+        assert_eq!(
+            pool.store.unseen("a", 10).await.unwrap(),
+            (vec![(made[3].into(), 1), (made[2].into(), 3), (made[0].into(), 4)], 3)
+        );
+        assert_eq!(pool.store.unseen("a", 1).await.unwrap(), (vec![(made[3].into(), 1)], 3));
+        assert_eq!(pool.store.unseen("b", 10).await.unwrap(), (vec![(made[1].into(), 2)], 1));
         assert_eq!(pool.record(nobody).await.news, None);
     })
     .await;
@@ -44,13 +47,14 @@ async fn what_ends_is_news_for_its_coordinator_in_the_order_of_the_ends() {
 #[tokio::test]
 async fn news_is_offered_until_it_is_confirmed() {
     pool_test(async |pool| {
-        let id = pool.submit(of("a")).await;
-        pool.call(&cancellation(id, "x")).await;
+        let task = pool.submit(of("a")).await;
+        let id = Id::Task(task);
+        pool.call(&cancellation(task, "x")).await;
         assert_eq!(pool.words(&offer("a", &[(id, 1)])).await, ["ok", "1"]);
-        assert_eq!(pool.record(id).await.offered, Some(1));
+        assert_eq!(pool.record(task).await.offered, Some(1));
         assert_eq!(pool.store.unseen("a", 10).await.unwrap().0, [(id, 1)], "an offer may not have arrived");
         // Another's, an older one, an unknown one: nothing of them is confirmed.
-        for call in [confirm("b", &[(id, 1)]), confirm("a", &[(id, 7)]), confirm("a", &[(TaskId::new(99), 1)])] {
+        for call in [confirm("b", &[(id, 1)]), confirm("a", &[(id, 7)]), confirm("a", &[(TaskId::new(99).into(), 1)])] {
             assert_eq!(pool.refused(&call).await, ["ok", "0"]);
         }
         assert_eq!(pool.words(&confirm("a", &[(id, 1)])).await, ["ok", "1"]);

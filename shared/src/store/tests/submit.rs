@@ -90,6 +90,8 @@ async fn a_full_pool_refuses_the_whole_call() {
                     "p",
                     "",
                     "cancel",
+                    "task",
+                    "",
                 ]);
             }
             call

@@ -1,4 +1,5 @@
--- after: tasks that wait on others: who is listed under whom, and what follows when one of those is over.
+-- after: tasks that wait on others: who is listed under whom, and what follows when one of those is over. A chain or
+-- batch waits on its members.
 -- uses: names clock text event lane settle
 local function is_over(state)
   return state == 'completed' or state == 'failed' or state == 'cancelled'
@@ -8,7 +9,7 @@ end
 local function wait_on(id, others)
   local left = 0
   for _, other in ipairs(others) do
-    if not is_over(redis.call('HGET', key.task(other), F.state)) then
+    if not is_over(redis.call('HGET', key.record(other), F.state)) then
       redis.call('ZADD', key.after(other), number_of(id), id)
       left = left + redis.call('SADD', key.needs(id), other)
     end
@@ -48,6 +49,27 @@ local function spoils(id, over, state)
   return over .. ', which it was to follow, ' .. (state == 'failed' and 'failed' or 'was cancelled')
 end
 
+local function is_group(id)
+  local first = string.sub(id, 1, 1)
+  return first == 'c' or first == 'b'
+end
+
+-- All of its members are over, and so is it: completed if all of them are, failed if one did, else cancelled.
+local function close_group(id, retention_ms)
+  local record, to = key.record(id), 'completed'
+  for _, member in ipairs(lines(redis.call('HGET', record, F.members) or '')) do
+    local state = redis.call('HGET', key.record(member), F.state)
+    if state == 'failed' then
+      to = 'failed'
+      break
+    end
+    if state ~= 'completed' then to = 'cancelled' end
+  end
+  redis.call('HSET', record, F.state, to, F.ended, whole(now_ms))
+  retain(id, retention_ms)
+  note_news(id, to)
+end
+
 -- Most tasks that one script sets free or cancels; the sweep does the rest.
 local RELEASED_AT_ONCE = 500
 
@@ -56,14 +78,19 @@ local function release(id, retention_ms)
   local line, at, left = { id }, 1, RELEASED_AT_ONCE
   while line[at] do
     local over = line[at]
-    local state = redis.call('HGET', key.task(over), F.state)
+    local state = redis.call('HGET', key.record(over), F.state)
     while left > 0 do
       -- In the order in which they were submitted.
       local next_id = redis.call('ZPOPMIN', key.after(over))[1]
       if not next_id then break end
       left = left - 1
       redis.call('SREM', key.needs(next_id), over)
-      if redis.call('HGET', key.task(next_id), F.state) == 'waiting' then
+      if is_group(next_id) then
+        if redis.call('EXISTS', key.needs(next_id)) == 0 and redis.call('HGET', key.record(next_id), F.state) == 'running' then
+          close_group(next_id, retention_ms)
+          line[#line + 1] = next_id
+        end
+      elseif redis.call('HGET', key.task(next_id), F.state) == 'waiting' then
         local why = spoils(next_id, over, state)
         if why then
           left = left - wait_no_more(next_id)
@@ -79,16 +106,4 @@ local function release(id, retention_ms)
     if redis.call('EXISTS', key.after(over)) == 1 then redis.call('ZADD', key.todo, whole(now_ms), 'release:' .. over) end
     at = at + 1
   end
-end
-
--- What a script before had no room for.
-local function do_todo(retention_ms)
-  local done = 0
-  for _, what in ipairs(redis.call('ZRANGE', key.todo, 0, 9)) do
-    redis.call('ZREM', key.todo, what)
-    local id = string.match(what, '^release:(%S+)$')
-    if id then release(id, retention_ms) end
-    done = done + 1
-  end
-  return done
 end

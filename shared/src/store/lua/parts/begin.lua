@@ -30,11 +30,12 @@ end
 -- that was taken: the record may name another's by then.
 local function described(id, run, entry)
   local known = redis.call('HMGET', key.task(id), F.spec, F.attempt, F.max_attempts, F.uncharged,
-    F.unspoken, F.back_since, F.lane, F.round, F.lease_ms)
+    F.unspoken, F.back_since, F.lane, F.round, F.lease_ms, F.group, F.failures, F.recovering, F.last_error)
   local since = tonumber(known[6] or '0')
   local since_ms = since > 0 and math.max(now_ms - since, 0) or 0
   return { id, run, entry, known[1] or '', known[2] or '0', known[3] or '0', known[4] or '0', known[5] or '0',
-    whole(since_ms), known[7] or '', known[8] or '1', known[9] or '0' }
+    whole(since_ms), known[7] or '', known[8] or '1', known[9] or '0', known[10] or '', known[11] or '0',
+    known[12] or '0', known[13] or '' }
 end
 
 -- Where to look, in this order: by class, then by the worker's order of lanes. Who has aged into a class has waited

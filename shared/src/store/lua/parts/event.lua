@@ -9,10 +9,13 @@ end
 -- What its coordinator wants to hear of: it is over, or up for review.
 local function note_news(id, to)
   if to ~= 'completed' and to ~= 'failed' and to ~= 'cancelled' and to ~= 'pending_review' then return end
-  local coordinator = redis.call('HGET', key.task(id), F.coordinator)
+  local known = redis.call('HMGET', key.record(id), F.coordinator, F.group)
+  local coordinator = known[1]
   if not coordinator or coordinator == '' then return end
+  -- Of a chain or batch the whole is news, but for what it is to be judged by.
+  if (known[2] or '') ~= '' and to ~= 'pending_review' then return end
   local number = whole(redis.call('HINCRBY', key.seq, 'news', 1))
-  redis.call('HSET', key.task(id), F.news, number)
+  redis.call('HSET', key.record(id), F.news, number)
   redis.call('ZADD', key.unseen_of(coordinator), number, id)
 end
 

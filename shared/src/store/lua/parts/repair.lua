@@ -26,7 +26,7 @@ local function do_repair_waiting()
   redis.call('HSET', key.meta, cursor, #ids == 20 and number_of(ids[20]) or '0')
   for _, id in ipairs(ids) do
     for _, other in ipairs(redis.call('SRANDMEMBER', key.needs(id), 20)) do
-      local state = redis.call('HGET', key.task(other), F.state)
+      local state = redis.call('HGET', key.record(other), F.state)
       if not state or is_over(state) then
         redis.call('ZADD', key.after(other), number_of(id), id)
         redis.call('ZADD', key.todo, whole(now_ms), 'release:' .. other)

@@ -21,6 +21,44 @@ local function remove(id)
   redis.call('DEL', task)
 end
 
+-- A chain or batch goes with its members, at most so many records at once; gives how many more may go, nothing where
+-- some are left. What a later chain goes on with is handed to it.
+local function remove_group(id, most)
+  local record, left = key.record(id), {}
+  local known = redis.call('HMGET', record, F.coordinator, F.once, F.members)
+  for _, member in ipairs(lines(known[3] or '')) do
+    local held = redis.call('HMGET', key.record(member), F.group, F.kept_by)
+    if most <= 0 then
+      left[#left + 1] = member
+    elseif held[1] == id then
+      if held[2] and redis.call('EXISTS', key.record(held[2])) == 1 then
+        redis.call('HSET', key.record(member), F.group, held[2])
+        redis.call('HDEL', key.record(member), F.kept_by)
+      elseif is_group(member) then
+        most = remove_group(member, most)
+        if not most then
+          left[#left + 1], most = member, 0
+        end
+      else
+        remove(member)
+        most = most - 1
+      end
+    end
+  end
+  if #left > 0 then
+    redis.call('HSET', record, F.members, table.concat(left, '\n'))
+    return
+  end
+  if known[1] and known[1] ~= '' then
+    redis.call('ZREM', key.unseen_of(known[1]), id)
+    redis.call('ZREM', key.told(known[1]), id)
+  end
+  redis.call('ZREM', key.index('all', string.sub(id, 1, 1) == 'c' and 'chains' or 'batches'), id)
+  if known[2] then redis.call('DEL', key.once(known[2])) end
+  redis.call('DEL', record)
+  return most - 1
+end
+
 -- One that has waited for longer than it was to. Who was not there could not begin it: that time does not count, and
 -- after it there is the grace.
 local function expire(id, retention_ms)
@@ -79,6 +117,12 @@ local function do_due(retention_ms)
     if redis.call('EXISTS', key.after(id)) == 1 then
       -- What follows it is still to be set free.
       redis.call('ZADD', key.retain, whole(now_ms + 60000), id)
+    elseif is_group(id) then
+      local most = remove_group(id, 100)
+      removed = removed + 100 - (most or 0)
+      -- The rest at the next sweep.
+      if not most then redis.call('ZADD', key.retain, whole(now_ms), id) end
+      if (most or 0) <= 0 then break end
     else
       remove(id)
       removed = removed + 1

@@ -1,11 +1,17 @@
 -- settle: carries out the verdict on a running task; the fence has been passed.
 -- uses: names clock text event lane books
+-- What belongs to a chain or batch goes with it.
+local function retain(id, retention_ms)
+  if (redis.call('HGET', key.record(id), F.group) or '') ~= '' then return end
+  redis.call('ZADD', key.retain, whole(now_ms + tonumber(retention_ms)), id)
+end
+
 local function finish_terminal(id, retention_ms)
   local task = key.task(id)
   redis.call('HSET', task, F.ended, whole(now_ms))
   redis.call('HDEL', task, F.entry, F.worker, F.tool, F.heard)
   redis.call('ZREM', key.due, 'queue:' .. id)
-  redis.call('ZADD', key.retain, whole(now_ms + tonumber(retention_ms)), id)
+  retain(id, retention_ms)
 end
 
 local function back_to_lane(id, lane, priority, delay_ms)

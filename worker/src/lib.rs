@@ -6,6 +6,7 @@ pub mod attempt;
 pub mod claude;
 pub mod host;
 pub mod process;
+mod prompt;
 mod run;
 pub mod slot;
 pub mod stop;

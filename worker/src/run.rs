@@ -20,6 +20,7 @@ use crate::claude::command::{self, Command, Place};
 use crate::claude::mcp;
 use crate::claude::probe::Probe;
 use crate::process;
+use crate::prompt;
 use crate::slot::Options;
 use crate::stop::{Stop, Stopping};
 
@@ -55,7 +56,11 @@ pub(crate) async fn run_one(
             Ok(pool::Beat::Unreachable) | Err(_) => {}
         }
     }
-    let (job, mcp_file) = match prepare(seat, claimed, sent, probe, options) {
+    let asked = match prompt::prompt(seat.pool(), lease).await {
+        Ok(asked) => asked,
+        Err(failure) => return failed(failure),
+    };
+    let (job, mcp_file) = match prepare(seat, claimed, sent, probe, options, &asked) {
         Ok(prepared) => prepared,
         Err(failure) => return failed(failure),
     };
@@ -166,6 +171,7 @@ fn prepare(
     sent: Instant,
     probe: &Probe,
     options: &Options,
+    asked: &str,
 ) -> Result<Prepared, Failure> {
     let lease = &claimed.lease;
     let spec = lease.spec();
@@ -190,7 +196,7 @@ fn prepare(
     };
     let command: Command = command::command(
         &merged,
-        &spec.prompt,
+        asked,
         &Place {
             claude: &probe.path,
             cwd: &cwd,

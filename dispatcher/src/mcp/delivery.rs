@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     fn mark(id: u64) -> NewsMark {
-        NewsMark { id: motorpool::TaskId::new(id), number: id }
+        NewsMark { id: motorpool::TaskId::new(id).into(), number: id }
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! A closed stdout ends the output, never the program with a panic. Colours and redrawn lines only on a terminal.
 //! Not here: what is said (`cli`).
 
+pub(crate) mod group;
 pub(crate) mod live;
 pub(crate) mod progress;
 pub(crate) mod record;

@@ -2,7 +2,7 @@
 //!
 //! A value that does not exist is null, never absent. Not here: the record itself (the library's `domain/task.rs`).
 
-use motorpool::{Failure, Run, TaskRecord};
+use motorpool::{Failure, GroupKind, Run, TaskRecord};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ pub(crate) struct RecordJson<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct ErrorJson<'a> {
+pub(super) struct ErrorJson<'a> {
     class: &'static str,
     status: Option<u16>,
     message: &'a str,
@@ -89,12 +89,12 @@ pub(crate) fn json(record: &TaskRecord) -> RecordJson<'_> {
         created: rfc3339(record.created_ms),
         started: record.started_ms.map(rfc3339),
         ended: record.ended_ms.map(rfc3339),
-        chain: None,
-        step: None,
+        chain: record.group.filter(|group| group.kind == GroupKind::Chain).map(|group| group.to_string()),
+        step: record.spec.as_ref().and_then(|spec| spec.step.as_ref()).map(|step| step.number),
     }
 }
 
-fn error(failure: &Failure) -> ErrorJson<'_> {
+pub(super) fn error(failure: &Failure) -> ErrorJson<'_> {
     ErrorJson {
         class: failure.class.word(),
         status: failure.status,
@@ -152,6 +152,10 @@ pub(crate) mod tests {
             turns: None,
             denied: vec![],
             runs: vec![],
+            group: None,
+            vars: Default::default(),
+            failures: 0,
+            recovering: false,
             n: 1,
             news: None,
             offered: None,

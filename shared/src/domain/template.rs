@@ -11,7 +11,7 @@ use super::limits;
 use crate::error::{Error, Result};
 
 /// A place in a prompt.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// `{previous_output}`: what the step before gave.
     Previous,

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use motorpool::domain::limits;
-use motorpool::pool::{News, NewsMark};
-use motorpool::{ErrorKind, Filter, Result, State, TaskId, TaskRecord};
+use motorpool::pool::{Known, News, NewsMark};
+use motorpool::{ErrorKind, Filter, Id, Result, State, TaskId, TaskRecord};
 use tokio::time::Instant;
 
 use super::super::answer::Answer;
@@ -150,7 +150,8 @@ pub(crate) async fn answer_if_any(call: &mut Call, wait: &Wait) -> Result<Option
         return told(call, unseen.news, more).await.map(Some);
     }
     // Before the records: whatever is marked is over in them.
-    let marks = pool.unseen_among(&wait.coordinator, &wait.ids).await?;
+    let ids: Vec<Id> = wait.ids.iter().map(|id| (*id).into()).collect();
+    let marks = pool.unseen_among(&wait.coordinator, &ids).await?;
     // Without their texts as long as something is waited for.
     let mut records = Vec::new();
     for id in &wait.ids {
@@ -160,7 +161,7 @@ pub(crate) async fn answer_if_any(call: &mut Call, wait: &Wait) -> Result<Option
         }
     }
     let left = records.iter().filter(|record| record.state.is_unfinished()).count();
-    let is_new = |record: &TaskRecord| marks.iter().any(|mark| mark.id == record.id);
+    let is_new = |record: &TaskRecord| marks.iter().any(|mark| mark.id == record.id.into());
     let is_done = if wait.all { left == 0 } else { left == 0 || records.iter().any(is_new) };
     if !is_done {
         return Ok(None);
@@ -170,9 +171,9 @@ pub(crate) async fn answer_if_any(call: &mut Call, wait: &Wait) -> Result<Option
     let mut whole = Vec::new();
     for short in shown {
         let record = call.find(short.id).await?;
-        let mark = NewsMark { id: record.id, number: record.news.unwrap_or(0) };
+        let mark = NewsMark { id: record.id.into(), number: record.news.unwrap_or(0) };
         let again = marks.contains(&mark) && record.offered == Some(mark.number);
-        whole.push(News { mark, record, again });
+        whole.push(News { mark, what: Known::Task(Box::new(record)), again });
     }
     let (mut text, failed) = told(call, whole, 0).await?;
     if left > 0 {
@@ -185,7 +186,7 @@ pub(crate) async fn answer_if_any(call: &mut Call, wait: &Wait) -> Result<Option
 async fn told(call: &Call, news: Vec<News>, more: u64) -> Result<(String, bool)> {
     let note = |again: bool| if again { " (handed over before; that answer may not have arrived)" } else { "" };
     let mut records: Vec<(TaskRecord, &'static str)> =
-        news.into_iter().map(|news| (news.record, note(news.again))).collect();
+        news.into_iter().filter_map(|news| Some((task_of(news.what)?, note(news.again)))).collect();
     // What has no room is told by the next call.
     let room = digest::LONGEST - 100;
     let named = digest::fitting(&records, room);
@@ -200,13 +201,20 @@ async fn told(call: &Call, news: Vec<News>, more: u64) -> Result<(String, bool)>
     Ok((text, failed))
 }
 
+fn task_of(what: Known) -> Option<TaskRecord> {
+    match what {
+        Known::Task(record) => Some(*record),
+        Known::Group(_) => None,
+    }
+}
+
 async fn replayed(call: &Call, count: usize) -> Result<Answer> {
     let news = call.pool().await?.told(&call.coordinator, count.max(1)).await?;
     if news.is_empty() {
         return Ok(Answer::text(format!("nothing was handed over yet (coordinator {})", call.coordinator)));
     }
     let found = news.len();
-    let mut records: Vec<_> = news.into_iter().map(|news| (news.record, " (again)")).collect();
+    let mut records: Vec<_> = news.into_iter().filter_map(|news| Some((task_of(news.what)?, " (again)"))).collect();
     // The newest ones, where not all have room.
     while digest::fitting(&records, digest::LONGEST - 100) < records.len() {
         records.remove(0);

@@ -1,0 +1,155 @@
+//! What a run is asked. A step's prompt, and that of a task that collects, have places; what stands there is read from
+//! records that are over, and so never changes.
+//!
+//! Not here: what a place is (`motorpool::domain::template`), the rest of the call (`claude/command.rs`).
+
+use std::collections::HashMap;
+
+use motorpool::domain::attempt::{Class, Failure};
+use motorpool::domain::limits;
+use motorpool::domain::template::{Place, Prompt, Template, shortened};
+use motorpool::pool::{GroupView, Lease, Member};
+use motorpool::{ErrorKind, GroupId, Pool, State, TaskId, TaskRecord};
+
+/// What of an item that says much is taken at least, in characters.
+const SHARE: usize = 100;
+
+/// The prompt of this run.
+///
+/// # Errors
+/// A place for which there is no value; the pool does not answer.
+pub(crate) async fn prompt(pool: &Pool, lease: &Lease) -> Result<String, Failure> {
+    let spec = lease.spec();
+    let Some(step) = &spec.step else {
+        return match (spec.collects, lease.group()) {
+            (true, Some(batch)) => collected(pool, &spec.prompt, batch, lease.task()).await,
+            _ => Ok(spec.prompt.clone()),
+        };
+    };
+    let what = format!("step {} ({})", step.number, step.name);
+    let (text, kind) = match &step.recovery_prompt {
+        Some(recovery) if lease.history().recovering => (recovery, Prompt::Recovery),
+        _ => (&spec.prompt, Prompt::Step),
+    };
+    let template = Template::read(text, kind).map_err(|error| Failure::new(Class::Request, error.message()))?;
+    let mut values: HashMap<Place, String> = HashMap::new();
+    if !template.places().is_empty() {
+        let Some(chain) = lease.group() else {
+            return Err(Failure::new(Class::Internal, format!("{what} does not know its chain")));
+        };
+        let view = pool.group_view(chain).await.map_err(|error| unread(&error, chain))?;
+        for place in template.places() {
+            if let Some(value) = value(pool, &view, step.number as usize, place, lease).await? {
+                values.insert(place.clone(), value);
+            }
+        }
+    }
+    let filled = template.fill(|place| values.get(place).cloned()).map_err(|place| {
+        Failure::new(Class::Request, format!("{what}: there is no value for {place}"))
+            .hint("the step that is to give it put out none there; ask it for JSON, with json_schema for certainty")
+    })?;
+    fits(filled, &what)
+}
+
+fn fits(prompt: String, what: &str) -> Result<String, Failure> {
+    if prompt.len() <= limits::PROMPT_BYTES {
+        return Ok(prompt);
+    }
+    let (bytes, most) = (prompt.len(), limits::PROMPT_BYTES);
+    Err(Failure::new(Class::Request, format!("the prompt of {what}, filled in, has {bytes} bytes; at most {most} go"))
+        .hint("name fewer outputs in it"))
+}
+
+fn unread(error: &motorpool::Error, what: impl std::fmt::Display) -> Failure {
+    let class = if error.kind() == ErrorKind::Redis { Class::Transient } else { Class::Internal };
+    Failure::new(class, format!("{what} cannot be read: {}", error.message()))
+}
+
+async fn value(
+    pool: &Pool,
+    chain: &GroupView,
+    number: usize,
+    place: &Place,
+    lease: &Lease,
+) -> Result<Option<String>, Failure> {
+    let id_of = |at: usize| match chain.members.get(at) {
+        Some(Member::Task(record)) => Some(record.id),
+        _ => None,
+    };
+    match place {
+        Place::Error => Ok(Some(shortened(lease.last_error(), "the task's runs"))),
+        Place::Previous => match number.checked_sub(2).and_then(id_of) {
+            Some(id) => Ok(Some(output_of(&record(pool, id).await?))),
+            None => Ok(None),
+        },
+        Place::Var { step, var } => {
+            let at = chain.group.spec.names.iter().position(|name| name == step);
+            match at.and_then(id_of) {
+                Some(id) => Ok(record(pool, id).await?.vars.remove(var)),
+                None => Ok(None),
+            }
+        }
+        Place::Outputs => Ok(None),
+    }
+}
+
+async fn record(pool: &Pool, id: TaskId) -> Result<TaskRecord, Failure> {
+    pool.task(id).await.map_err(|error| unread(&error, id))
+}
+
+/// What a task gave: its words, or its structured result where those are none.
+fn output_of(record: &TaskRecord) -> String {
+    let structured = || record.structured.as_ref().map(ToString::to_string);
+    let text = record.output.clone().filter(|text| !text.is_empty()).or_else(structured).unwrap_or_default();
+    shortened(&text, &whole(record.id))
+}
+
+fn whole(id: TaskId) -> String {
+    format!("`motorpool result {id}`")
+}
+
+/// A prompt with what every item of a batch gave.
+async fn collected(pool: &Pool, text: &str, batch: GroupId, own: TaskId) -> Result<String, Failure> {
+    let template =
+        Template::read(text, Prompt::Collect).map_err(|error| Failure::new(Class::Request, error.message()))?;
+    let mut outputs = String::new();
+    if !template.places().is_empty() {
+        let view = pool.group_view(batch).await.map_err(|error| unread(&error, batch))?;
+        let count = view.members.len().max(2) - 1;
+        let share = (limits::SUBSTITUTED_CHARS * 9 / 10 / count).max(SHARE);
+        for (at, member) in view.members.iter().enumerate().filter(|(_, member)| member.id() != own.into()) {
+            let done = member.result().filter(|record| record.state == State::Completed).map(|record| record.id);
+            let said = match (member.state(), done) {
+                (State::Completed, Some(id)) => cut(&output_of(&record(pool, id).await?), share),
+                (state, _) => why(member, state),
+            };
+            outputs.push_str(&format!("## {} ({}): {}\n{said}\n\n", view.name_of(at), member.id(), member.state()));
+        }
+    }
+    let outputs = shortened(outputs.trim_end(), &format!("`motorpool result {batch}`"));
+    let filled = template.fill(|_| Some(outputs.clone()));
+    fits(filled.unwrap_or_default(), "what collects the outputs")
+}
+
+/// As much of a text as one item may take.
+fn cut(text: &str, share: usize) -> String {
+    if text.chars().count() <= share {
+        return text.to_owned();
+    }
+    let half = share / 2;
+    let head: String = text.chars().take(half).collect();
+    let tail: Vec<char> = text.chars().rev().take(half).collect();
+    format!("{head}\n[… cut here …]\n{}", tail.into_iter().rev().collect::<String>())
+}
+
+fn why(member: &Member, state: State) -> String {
+    let failed = match member {
+        Member::Task(record) => Some(record.as_ref()),
+        Member::Group(view) => view.first_failed().or_else(|| view.tasks().find(|record| record.state == state)),
+    };
+    let said = failed.and_then(|record| match &record.error {
+        Some(error) => Some(error.message.clone()),
+        None => record.reason.clone(),
+    });
+    said.map(|said| cut(&said, SHARE * 5)).unwrap_or_default()
+}

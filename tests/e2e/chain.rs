@@ -1,0 +1,177 @@
+//! Chains and fan-outs all the way: what a step is asked, what becomes of it, whoever lives meanwhile.
+
+use motorpool::pool::{GroupView, Known, Member};
+use motorpool::{Chain, ChainStep, FanOut, GroupId, Spec, State, TaskOptions};
+use motorpool_tests::fleet::{Cli, Fleet};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+fn options(json: serde_json::Value) -> TaskOptions {
+    TaskOptions::from_json(json.as_object().expect("an object")).expect("the options do")
+}
+
+fn chain(steps: Vec<ChainStep>) -> Chain {
+    Chain { steps, options: TaskOptions::default() }
+}
+
+async fn over(fleet: &Fleet, id: GroupId) -> GroupView {
+    fleet
+        .until(&format!("{id} is over"), async |fleet| {
+            let view = fleet.pool.group_view(id).await.expect("the pool answers");
+            view.state.is_terminal().then_some(view)
+        })
+        .await
+}
+
+/// `name state runs` of each member.
+fn told(view: &GroupView) -> Vec<String> {
+    let one = |(at, member): (usize, &Member)| match member {
+        Member::Task(record) => format!("{} {} {}", view.name_of(at), record.state, record.run),
+        Member::Group(inner) => format!("{} {}", view.name_of(at), inner.state),
+    };
+    view.members.iter().enumerate().map(one).collect()
+}
+
+#[tokio::test]
+async fn each_step_is_fed_by_those_before() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    fleet.worker(&[]);
+    let schema =
+        json!({"model": "haiku", "json_schema": {"type": "object", "properties": {"files": {"type": "array"}}}});
+    let plan = ChainStep {
+        options: options(schema),
+        ..ChainStep::new("plan", r#"@json {"files": [{"name": "a {{steps.x.y} b"}]}"#)
+            .output_var("first", "files.0.name")
+    };
+    let steps = vec![
+        plan,
+        ChainStep::new("write", "@say wrote {steps.plan.first} {previous_output} {{x}"),
+        ChainStep::new("check", "@say checked <{previous_output}>"),
+    ];
+    let made = fleet.pool.submit_chain(chain(steps)).await.expect("it is taken");
+    let view = over(&fleet, made.id).await;
+    assert_eq!(told(&view), ["plan completed 1", "write completed 1", "check completed 1"], "{}", fleet.logs());
+    let last = fleet.pool.task(view.last_done().expect("a last step").id).await.expect("the pool answers");
+    assert_eq!(
+        last.output.as_deref(),
+        // What came from an output is not read again.
+        Some(r#"checked <wrote a {steps.x.y} b {"files":[{"name":"a {steps.x.y} b"}]} {x}>"#)
+    );
+    assert!(view.cost_microusd() > 0);
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_missing_value_fails_the_step_before_claude_starts() {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    fleet.worker(&[]);
+    let steps = vec![
+        ChainStep::new("one", "@say no JSON at all").output_var("v", "a.b"),
+        ChainStep::new("two", "@say {steps.one.v}"),
+        ChainStep::new("three", "@say x"),
+    ];
+    let made = fleet.pool.submit_chain(chain(steps)).await.expect("it is taken");
+    let view = over(&fleet, made.id).await;
+    assert_eq!(view.state, State::Failed);
+    assert_eq!(told(&view), ["one completed 1", "two failed 1", "three cancelled 0"], "{}", fleet.logs());
+    let Member::Task(two) = &view.members[1] else { panic!("{view:?}") };
+    let message = &two.error.as_ref().expect("why").message;
+    assert_eq!(message, "step 2 (two): there is no value for {steps.one.v}");
+    assert_eq!(two.cost_microusd, 0);
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_step_is_tried_anew_then_recovers_and_a_failed_chain_goes_on_where_it_stopped() {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    fleet.worker(&[]);
+    let no_json = || options(json!({"json_schema": {"type": "object"}}));
+    let shaky = |name: &str, recovery: &str| ChainStep {
+        retries: 1,
+        recovery_prompt: Some(recovery.into()),
+        options: no_json(),
+        ..ChainStep::new(name, "@text-instead\n@say no")
+    };
+    let steps = vec![
+        shaky("mended", r#"@json {"why": "{error}"}"#),
+        shaky("broken", "@text-instead\n@say {error}"),
+        ChainStep::new("last", "@say never"),
+    ];
+    let made = fleet.pool.submit_chain(chain(steps)).await.expect("it is taken");
+    let view = over(&fleet, made.id).await;
+    assert_eq!(told(&view), ["mended completed 3", "broken failed 3", "last cancelled 0"], "{}", fleet.logs());
+    for member in &view.members[..2] {
+        let Member::Task(record) = member else { panic!("{view:?}") };
+        assert_eq!((record.failures, record.recovering), (2, true));
+    }
+    let mended = fleet.pool.known(made.members[0]).await.expect("the pool answers");
+    let Known::Task(mended) = mended else { panic!("{mended:?}") };
+    let why = mended.structured.as_ref().map(|value| value["why"].to_string()).unwrap_or_default();
+    assert!(why.contains("without the JSON"), "{why}");
+    // The next one begins where this one stopped, however often it is asked for.
+    let again = fleet.pool.retry_chain(made.id).await.expect("it is taken");
+    assert_eq!(again.members[0], made.members[0], "what is done is done");
+    assert_eq!(fleet.pool.retry_chain(made.id).await.expect("it is found").id, again.id);
+    let view = over(&fleet, again.id).await;
+    assert_eq!(told(&view), ["mended completed 3", "broken failed 3", "last cancelled 0"]);
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_killed_worker_repeats_its_step_alone_and_nobody_else_is_needed() {
+    let mut fleet = Fleet::with_lease(Cli::StandIn, 6).await;
+    fleet.worker(&[]);
+    let steps = vec![
+        ChainStep::new("one", "@say 1"),
+        ChainStep::new("two", "@bash echo on > two; until [ -e go ]; do sleep 0.02; done\n@say {previous_output}2"),
+        ChainStep::new("three", "@say {previous_output}3"),
+        ChainStep::new("four", "@say {previous_output}4"),
+    ];
+    let made = fleet.pool.submit_chain(chain(steps)).await.expect("it is taken");
+    fleet.written("two").await;
+    let holder = fleet.holder(match made.members[1] {
+        motorpool::Id::Task(id) => id,
+        motorpool::Id::Group(id) => panic!("{id}"),
+    });
+    let holder = holder.await;
+    fleet.kill(holder, Signal::SIGKILL);
+    std::fs::write(fleet.work.join("go"), "").expect("a file");
+    fleet.worker(&[]);
+    let view = over(&fleet, made.id).await;
+    assert_eq!(
+        told(&view),
+        ["one completed 1", "two completed 2", "three completed 1", "four completed 1"],
+        "{}",
+        fleet.logs()
+    );
+    let last = fleet.pool.task(view.last_done().expect("a last step").id).await.expect("the pool answers");
+    assert_eq!(last.output.as_deref(), Some("1234"));
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn what_collects_is_given_every_output_in_order_with_what_failed() {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    for _ in 0..2 {
+        fleet.worker(&[]);
+    }
+    let item = |prompt: &str| Spec::new(prompt, TaskOptions::default()).expect("the prompt does").into();
+    let failing = Spec::new("@text-instead\n@say no", options(json!({"json_schema": {"type": "object"}})));
+    let fan_out = FanOut {
+        items: vec![item("@say alpha"), failing.expect("it does").into(), item("@say gamma")],
+        collect: Some(Spec::new("@bash cat > asked <<'END'\n{outputs}\nEND", TaskOptions::default()).expect("it does")),
+        options: TaskOptions::default(),
+    };
+    let made = fleet.pool.fan_out(fan_out).await.expect("it is taken");
+    let Known::Group(view) = fleet.pool.wait_for(made.id, None).await.expect("the pool answers") else { panic!() };
+    assert_eq!(
+        told(&view),
+        ["item 1 completed 1", "item 2 failed 1", "item 3 completed 1", "collect completed 1"],
+        "{}",
+        fleet.logs()
+    );
+    assert_eq!(view.state, State::Failed);
+    let collected = fleet.pool.task(view.tasks().last().expect("it").id).await.expect("the pool answers");
+    assert!(collected.output.is_some());
+    fleet.end().await;
+}

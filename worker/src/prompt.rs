@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use motorpool::domain::attempt::{Class, Failure};
-use motorpool::domain::limits;
 use motorpool::domain::template::{Place, Prompt, Template, shortened};
+use motorpool::domain::{limits, review};
 use motorpool::pool::{GroupView, Lease, Member};
 use motorpool::{ErrorKind, GroupId, Pool, State, TaskId, TaskRecord};
 
@@ -19,6 +19,16 @@ const SHARE: usize = 100;
 /// # Errors
 /// A place for which there is no value; the pool does not answer.
 pub(crate) async fn prompt(pool: &Pool, lease: &Lease) -> Result<String, Failure> {
+    let asked = first_prompt(pool, lease).await?;
+    if lease.round() == 1 {
+        return Ok(asked);
+    }
+    let rounds = record(pool, lease.task()).await?.rounds;
+    fits(review::repeated(&asked, &rounds), &lease.task().to_string())
+}
+
+/// What it asks without what was said of earlier rounds.
+async fn first_prompt(pool: &Pool, lease: &Lease) -> Result<String, Failure> {
     let spec = lease.spec();
     let Some(step) = &spec.step else {
         return match (spec.collects, lease.group()) {

@@ -152,6 +152,7 @@ pub(crate) mod tests {
             turns: None,
             denied: vec![],
             runs: vec![],
+            rounds: vec![],
             group: None,
             vars: Default::default(),
             failures: 0,

@@ -143,6 +143,8 @@ const MOST_UNSPOKEN: u32 = 10;
 pub enum Verdict {
     /// It succeeded.
     Complete,
+    /// It succeeded, and is to be judged.
+    Review,
     /// It failed for good.
     Fail(Failure),
     /// It is tried again.
@@ -302,6 +304,7 @@ mod tests {
     fn word(verdict: &Verdict) -> String {
         match verdict {
             Verdict::Complete => "complete".into(),
+            Verdict::Review => "review".into(),
             Verdict::Fail(failure) => format!("fail {}", failure.class),
             Verdict::Retry { delay_ms, charged, .. } => {
                 format!("{} after {delay_ms}", if *charged { "retry" } else { "give back" })

@@ -222,6 +222,11 @@ impl Chain {
         let title = self.steps.first().map(|step| title_of(&step.prompt)).unwrap_or_default();
         for (at, step) in self.steps.into_iter().enumerate() {
             let mut options = step.options;
+            if at + 1 == chain - first {
+                // What is said of the chain is said of its result.
+                options.review = options.review.or(self.options.review);
+                options.max_rejections = options.max_rejections.or(self.options.max_rejections);
+            }
             let follows = if at == 0 {
                 options.after.extend(&self.options.after);
                 options.after_failure = self.options.after_failure.or(options.after_failure);
@@ -459,6 +464,8 @@ fn inherit(item: &mut TaskOptions, whole: &TaskOptions) {
     item.after.retain(|id| known.insert(*id));
     item.after_failure = item.after_failure.or(whole.after_failure);
     item.delay_s = item.delay_s.or(whole.delay_s);
+    item.review = item.review.or(whole.review);
+    item.max_rejections = item.max_rejections.or(whole.max_rejections);
 }
 
 impl Item {

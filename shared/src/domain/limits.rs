@@ -50,6 +50,10 @@ pub const OUTPUT_VARS: usize = 32;
 pub const STEP_RETRIES: u32 = 20;
 /// Longest text that is put into a prompt in one place, in characters; a longer one is cut in the middle.
 pub const SUBSTITUTED_CHARS: usize = 100_000;
+/// Most rejections that a task may ask for.
+pub const MAX_REJECTIONS: u32 = 20;
+/// Longest feedback of a rejection, in bytes.
+pub const FEEDBACK_BYTES: usize = 64 * 1024;
 /// Longest title of a task, in characters.
 pub const TITLE_CHARS: usize = 80;
 /// Longest message of an error that is kept, in bytes.

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod merge;
 pub mod options;
 pub mod retry;
+pub mod review;
 pub mod state;
 pub mod task;
 pub mod template;

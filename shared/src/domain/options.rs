@@ -156,6 +156,8 @@ pub const TABLE: &[OptionRow] = &[
     row("tags", Kind::List, "words to find it by"),
     row("once", Kind::Text, "a key: a second task with it is not made, the first one's id is the answer"),
     row("fail_on_denied", Kind::Flag, "a denied tool makes the task fail"),
+    row("review", Kind::Flag, "the result waits until it is approved; of a chain, that of its last step"),
+    row("max_rejections", Kind::Count, "the rejection with which it has failed (3)"),
     row("coordinator", Kind::Text, "the name under which the work is handed over"),
     row("repo", Kind::Text, ""),
     row("base_ref", Kind::Text, ""),
@@ -163,8 +165,6 @@ pub const TABLE: &[OptionRow] = &[
     row("check_timeout_s", Kind::Count, ""),
     row("check_retries", Kind::Count, ""),
     row("touches", Kind::List, ""),
-    row("review", Kind::Flag, ""),
-    row("max_rejections", Kind::Count, ""),
     row("permissions", Kind::Text, ""),
     row("question_timeout_s", Kind::Count, ""),
     row("continue_from", Kind::Text, ""),
@@ -263,6 +263,12 @@ pub struct TaskOptions {
     /// `fail_on_denied`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fail_on_denied: Option<bool>,
+    /// `review`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub review: Option<bool>,
+    /// `max_rejections`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_rejections: Option<u32>,
     /// `coordinator`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coordinator: Option<String>,
@@ -345,11 +351,35 @@ impl TaskOptions {
             "tags" => self.tags = list(),
             "once" => self.once = Some(text()),
             "fail_on_denied" => self.fail_on_denied = flag,
+            "review" => self.review = flag,
+            "max_rejections" => self.max_rejections = Some(count(value, u64::from(limits::MAX_REJECTIONS))? as u32),
             "coordinator" => self.coordinator = Some(text()),
             // `from_json` has looked the name up; a row without an arm here fails the test below.
             _ => return Err(Error::usage("it is not built yet")),
         }
         Ok(())
+    }
+
+    /// These options with others in their place, each as far as it is given there.
+    ///
+    /// # Errors
+    /// What is the pool's place for the task (lane, labels, priority, what it follows, its key, its coordinator) is not
+    /// changed any more.
+    pub fn changed(&self, by: &Self) -> Result<Self> {
+        let as_map = |options: &Self| match serde_json::to_value(options) {
+            Ok(Value::Object(map)) => Ok(map),
+            _ => Err(Error::failed("options cannot be written as JSON")),
+        };
+        let changes = as_map(by)?;
+        const FIXED: [&str; 9] =
+            ["lane", "needs", "priority", "delay_s", "after", "after_failure", "once", "coordinator", "tags"];
+        if let Some(name) = FIXED.iter().find(|name| changes.contains_key(**name)) {
+            return Err(Error::usage(format!("{name} cannot be changed by a rejection"))
+                .hint("change how Claude works: model, effort, max_turns, allowed_tools and the like"));
+        }
+        let mut map = as_map(self)?;
+        map.extend(changes);
+        Self::from_json(&map)
     }
 
     /// Checks what a single value cannot show: lengths, signs, emptiness.
@@ -491,7 +521,7 @@ mod tests {
         for (given, message, hint) in [
             (json!({"modle": "x"}), "unknown option modle", "did you mean model?"),
             (json!({"worktree": true}), "unknown option worktree", "the options are"),
-            (json!({"review": true}), "review is not built yet", "leave it out"),
+            (json!({"check": "true"}), "check is not built yet", "leave it out"),
             (json!({"isolation": "worktree"}), "not built yet", "none"),
             (json!({"effort": "hihg"}), "option effort: \"hihg\"", "did you mean high?"),
             (json!({"max_turns": 0}), "option max_turns: 0", "from 1"),

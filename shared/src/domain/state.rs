@@ -108,6 +108,12 @@ words! {
         Due = "due",
         /// Somebody stopped it.
         Cancel = "cancel",
+        /// Its run succeeded, and is to be judged.
+        Review = "review",
+        /// It was judged, and is good.
+        Approve = "approve",
+        /// It was judged, and is not good enough.
+        Reject = "reject",
         /// What it was to follow is over.
         After = "after",
         /// It had waited for longer than it was to (`queue_timeout_s`).
@@ -133,6 +139,11 @@ pub const MOVES: &[(Option<State>, Cause, State)] = &[
     (Some(State::Delayed), Cause::Due, State::Pending),
     (Some(State::Delayed), Cause::Cancel, State::Cancelled),
     (Some(State::Running), Cause::Complete, State::Completed),
+    (Some(State::Running), Cause::Review, State::PendingReview),
+    (Some(State::PendingReview), Cause::Approve, State::Completed),
+    (Some(State::PendingReview), Cause::Reject, State::Pending),
+    (Some(State::PendingReview), Cause::Reject, State::Failed),
+    (Some(State::PendingReview), Cause::Cancel, State::Cancelled),
     (Some(State::Running), Cause::Fail, State::Failed),
     (Some(State::Running), Cause::Cancel, State::Cancelled),
     (Some(State::Running), Cause::Retry, State::Pending),

@@ -13,6 +13,7 @@ use super::ids::{GroupId, TaskId};
 use super::lane::Lane;
 use super::limits;
 use super::options::TaskOptions;
+use super::review::Round;
 use super::state::State;
 use crate::error::Result;
 
@@ -148,6 +149,8 @@ pub struct Record {
     pub turns: Option<u32>,
     /// Calls that were denied.
     pub denied: Vec<String>,
+    /// The rounds of review that were judged, oldest first.
+    pub rounds: Vec<Round>,
     /// Its runs, oldest first.
     pub runs: Vec<Run>,
     /// The chain or batch that it belongs to.

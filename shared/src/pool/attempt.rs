@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::run::{Control, Output};
 use super::sweep::keep_sweeping;
 use super::{Backoff, LONGEST_BACKOFF, Pool, chance};
-use crate::domain::attempt::{History, Outcome, decide, decide_step};
+use crate::domain::attempt::{History, Outcome, Verdict, decide, decide_step};
 use crate::domain::ids::{GroupId, TaskId, WorkerId};
 use crate::domain::lane;
 use crate::domain::options::TaskOptions;
@@ -69,6 +69,12 @@ impl Lease {
     #[must_use]
     pub fn spec(&self) -> &Spec {
         &self.held.spec
+    }
+
+    /// The round of review, from 1.
+    #[must_use]
+    pub fn round(&self) -> u32 {
+        self.held.round.parse().unwrap_or(1)
     }
 
     /// The chain or batch that the task belongs to.
@@ -350,11 +356,15 @@ impl Seat {
         Ok((settled, self.taken(claimed).await?))
     }
 
-    fn verdict(&self, lease: &Lease, outcome: &Outcome) -> crate::domain::attempt::Verdict {
+    fn verdict(&self, lease: &Lease, outcome: &Outcome) -> Verdict {
         let fail_on_denied = lease.held.spec.options.fail_on_denied.or(self.config.fail_on_denied).unwrap_or(false);
-        match &lease.held.spec.step {
+        let verdict = match &lease.held.spec.step {
             Some(step) => decide_step(step, &lease.held.history, outcome, fail_on_denied, chance()),
             None => decide(&lease.held.history, outcome, fail_on_denied, chance()),
+        };
+        match verdict {
+            Verdict::Complete if lease.held.spec.options.review == Some(true) => Verdict::Review,
+            verdict => verdict,
         }
     }
 

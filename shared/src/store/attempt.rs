@@ -170,6 +170,7 @@ fn settling(call: Call, held: &Held, outcome: &Outcome, verdict: &Verdict) -> Ca
     let report = &outcome.report;
     let (verb, delay_ms, counted, unspoken, reason, failure) = match verdict {
         Verdict::Complete => ("complete", 0, false, false, "", None),
+        Verdict::Review => ("review", 0, false, false, "", None),
         Verdict::Fail(failure) => ("fail", 0, false, false, "", Some(failure)),
         Verdict::Cancel(reason) => ("cancel", 0, false, false, reason.as_str(), None),
         Verdict::Retry { delay_ms, charged, counted, unspoken, failure, reason } => {
@@ -186,13 +187,13 @@ fn settling(call: Call, held: &Held, outcome: &Outcome, verdict: &Verdict) -> Ca
         fields.insert("recovering", if *recovering { "1" } else { "0" }.to_owned());
         fields.insert("last_error", limits::cut_middle(&failure.message, limits::MESSAGE_BYTES));
     }
-    if let (Verdict::Complete, Some(step)) = (verdict, &held.spec.step) {
+    if let (Verdict::Complete | Verdict::Review, Some(step)) = (verdict, &held.spec.step) {
         let vars = step.values(held.id, report);
         if !vars.is_empty() {
             fields.insert("vars", serde_json::to_string(&vars).unwrap_or_default());
         }
     }
-    if matches!(verdict, Verdict::Complete | Verdict::Fail(_) | Verdict::Cancel(_)) {
+    if matches!(verdict, Verdict::Complete | Verdict::Review | Verdict::Fail(_) | Verdict::Cancel(_)) {
         if let Some(output) = &report.output {
             fields.insert("output", limits::cut_middle(output, limits::OUTPUT_BYTES));
         }

@@ -13,6 +13,7 @@ pub(crate) mod keys;
 pub(crate) mod listing;
 pub(crate) mod news;
 pub(crate) mod record;
+pub(crate) mod review;
 pub(crate) mod script;
 pub(crate) mod sweep;
 pub(crate) mod task;

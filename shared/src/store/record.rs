@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::domain::attempt::{Class, Failure};
 use crate::domain::ids::TaskId;
+use crate::domain::review::Round;
 use crate::domain::task::{Record, Run};
 use crate::error::{Error, Result};
 
@@ -96,6 +97,7 @@ pub(crate) fn read(id: TaskId, fields: &HashMap<String, String>) -> Result<Optio
         usage: json("usage"),
         turns: number("turns").map(|turns| turns as u32),
         denied: json("denied").and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default(),
+        rounds: (1..=number("round").unwrap_or(1) as u32).filter_map(|n| read_round(n, fields)).collect(),
         runs: (1..=run).filter_map(|n| read_run(n, fields)).collect(),
         group: text("group").and_then(|id| id.parse().ok()),
         vars: json("vars").and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default(),
@@ -105,6 +107,20 @@ pub(crate) fn read(id: TaskId, fields: &HashMap<String, String>) -> Result<Optio
         news: number("news"),
         offered: number("offered"),
     }))
+}
+
+fn read_round(n: u32, fields: &HashMap<String, String>) -> Option<Round> {
+    let text = |name: &str| fields.get(&format!("round:{n}:{name}")).cloned();
+    let number = |name: &str| text(name).and_then(|value| value.parse::<u64>().ok());
+    Some(Round {
+        n,
+        approved: text("verdict")? == "approve",
+        by: text("by").unwrap_or_default(),
+        why: text("why").unwrap_or_default(),
+        run: number("run").unwrap_or(0),
+        output: text("output"),
+        at_ms: number("at").unwrap_or(0),
+    })
 }
 
 fn read_run(n: u64, fields: &HashMap<String, String>) -> Option<Run> {

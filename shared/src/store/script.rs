@@ -9,14 +9,16 @@ use redis::aio::ConnectionLike;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
 use super::keys::{Keys, names_lua};
+use crate::domain::ids::GroupId;
 use crate::error::Error;
 
 macro_rules! lua {
     ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("lua/", $name, ".lua")))),*] };
 }
 
-const SCRIPTS: &[(&str, &str)] =
-    lua!["submit", "claim", "beat", "finish", "step", "cancel", "presence", "set", "sweep", "check", "lane", "seen"];
+const SCRIPTS: &[(&str, &str)] = lua![
+    "submit", "claim", "beat", "finish", "step", "cancel", "presence", "set", "sweep", "check", "lane", "seen", "judge"
+];
 const PARTS: &[(&str, &str)] = lua![
     "parts/clock",
     "parts/text",
@@ -315,7 +317,10 @@ impl Reply {
                 .hint("each set of labels in needs is a lane; use fewer different ones, and tags to find tasks by"),
             "memory" => Error::refused("Redis has less than a fifth of its memory left, so no new work is taken")
                 .hint("raise maxmemory, or let running tasks end"),
-            "unknown" => Error::refused(format!("no task {}", self.text(1))).hint("`motorpool list` shows the tasks"),
+            "unknown" => {
+                let kind = self.text(1).parse().map_or("task", |id: GroupId| id.kind.word());
+                Error::refused(format!("no {kind} {}", self.text(1))).hint("`motorpool list` shows what there is")
+            }
             "moved" => Error::refused(format!("the task is in round {} by now", self.text(1))).hint("look at it again"),
             "stale" => Error::refused(format!("the run is no longer this worker's; the task is {}", self.text(1)))
                 .hint("nothing is to be done: another worker has it, or it is over"),

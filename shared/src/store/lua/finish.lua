@@ -4,7 +4,7 @@
 -- args:    1 worker   2 call number   3 task   4 run   5 entry   6 round   then the verdict (parts/settle.lua)
 -- replies: ok state | stale state (its books are kept) | moved round | unknown id or worker | superseded call
 --          | schema found
--- events:  complete, fail, cancel, retry, give_back, after
+-- events:  complete, review, fail, cancel, retry, give_back, after
 local worker, call, id, run, entry, round = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local verdict = verdict_at(7)
 
@@ -25,7 +25,7 @@ end
 note_call()
 seen(worker)
 local state = settle(id, verdict)
-if state == 'completed' then lift_limit(worker) end
+if state == 'completed' or state == 'pending_review' then lift_limit(worker) end
 if is_over(state) then release(id, verdict.retention_ms) end
 redis.call('HSET', key.worker(worker), F.task, '')
 redis.call('HINCRBY', key.worker(worker), F.done, 1)

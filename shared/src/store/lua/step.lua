@@ -46,7 +46,7 @@ note_call()
 seen(worker)
 if word == 'ok' then
   value = settle(id, verdict)
-  if value == 'completed' then lift_limit(worker) end
+  if value == 'completed' or value == 'pending_review' then lift_limit(worker) end
   if is_over(value) then release(id, verdict.retention_ms) end
   redis.call('HSET', key.worker(worker), F.task, '')
   redis.call('HINCRBY', key.worker(worker), F.done, 1)

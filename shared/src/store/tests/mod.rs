@@ -23,6 +23,7 @@ mod queue;
 mod refusals;
 mod repair;
 mod retention;
+mod review;
 mod seen;
 mod set;
 mod step;
@@ -91,7 +92,7 @@ impl TestPool {
 
     pub(crate) async fn call(&self, call: &Call) -> Reply {
         let repeated = self.twice
-            && matches!(call.name(), "submit" | "claim" | "beat" | "finish" | "step" | "cancel" | "presence");
+            && matches!(call.name(), "submit" | "claim" | "beat" | "finish" | "step" | "cancel" | "presence" | "judge");
         if !repeated {
             return self.store.call(call).await.expect("Redis answers");
         }

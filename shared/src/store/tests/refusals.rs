@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::store::script::{Reply, words_by_header};
-use crate::store::{attempt, fleet, news, sweep, task};
+use crate::store::{attempt, fleet, news, review, sweep, task};
 
 /// What the reader of a script makes of a reply.
 fn read(script: &str, reply: &Reply) -> Result<()> {
@@ -17,6 +17,7 @@ fn read(script: &str, reply: &Reply) -> Result<()> {
         "set" => fleet::defaults_set(reply).map(drop),
         "sweep" => sweep::swept(reply).map(drop),
         "seen" => news::marked_count(reply).map(drop),
+        "judge" => review::judged(reply).map(drop),
         // Read where they are called: the examination, the lanes.
         "check" | "lane" if matches!(reply.word(), "ok" | "unknown") => Ok(()),
         _ => Err(reply.unexpected()),
@@ -32,7 +33,8 @@ fn sample(script: &str, word: &str) -> Vec<String> {
         ("claim", "ok") => [&["0", "0", "", "0"][..], &claim[..]].concat(),
         ("step", "schema" | "superseded") => vec!["7"],
         ("step", _) => [&["completed", "ok", "0", "0", "", "0"][..], &claim[..]].concat(),
-        ("cancel", "ok") => vec!["cancelled"],
+        ("cancel" | "judge", "ok") | ("judge", "state") => vec!["cancelled"],
+        ("judge", "already") => vec!["approve", "me"],
         (_, "ok") => vec!["1", "2", "3", "4", "5"],
         _ => vec!["7"],
     };
@@ -44,7 +46,7 @@ submit ok: read
 submit full: the pool is full: 7 tasks wait; wait for some to end, or cancel some; `motorpool list`
 submit lanes: the pool would have more than 7 lanes; each set of labels in needs is a lane; use fewer different ones, and tags to find tasks by
 submit memory: Redis has less than a fifth of its memory left, so no new work is taken; raise maxmemory, or let running tasks end
-submit unknown: no task 7; `motorpool list` shows the tasks
+submit unknown: no task 7; `motorpool list` shows what there is
 submit schema: this pool is written in schema 7, not 1; use the version of Motorpool that the pool's other processes use
 claim ok: read
 claim idle: read
@@ -70,7 +72,7 @@ step unknown: read
 step superseded: call answered after call 7; two processes use one worker's name; stop one
 step schema: this pool is written in schema 7, not 1; use the version of Motorpool that the pool's other processes use
 cancel ok: read
-cancel unknown: no task 7; `motorpool list` shows the tasks
+cancel unknown: no task 7; `motorpool list` shows what there is
 cancel schema: this pool is written in schema 7, not 1; use the version of Motorpool that the pool's other processes use
 presence ok: read
 presence unknown: read
@@ -85,6 +87,12 @@ check unknown: read
 lane ok: read
 seen ok: read
 seen schema: this pool is written in schema 7, not 1; use the version of Motorpool that the pool's other processes use
+judge ok: read
+judge already: read
+judge moved: read
+judge state: read
+judge unknown: no task 7; `motorpool list` shows what there is
+judge schema: this pool is written in schema 7, not 1; use the version of Motorpool that the pool's other processes use
 ";
 
 #[test]

@@ -31,7 +31,7 @@ local function settle(id, verdict)
   local lane, priority, run = known[1], known[2], known[4]
   local verb, reason = verdict.verb, verdict.reason
   -- One of the two rules that are the scripts' own: stopped on request, whatever else went wrong meanwhile.
-  if known[5] == '1' and verb ~= 'complete' then
+  if known[5] == '1' and verb ~= 'complete' and verb ~= 'review' then
     verb, reason = 'cancel', known[6] or reason
   end
   leave_lane(lane, priority, known[3])
@@ -51,6 +51,9 @@ local function settle(id, verdict)
   local to
   if verb == 'complete' then
     to = 'completed'
+  elseif verb == 'review' then
+    to = 'pending_review'
+    redis.call('HDEL', task, F.entry, F.worker, F.tool, F.heard)
   elseif verb == 'fail' then
     to = 'failed'
   elseif verb == 'cancel' then

@@ -11,7 +11,7 @@ fn options(json: serde_json::Value) -> TaskOptions {
 }
 
 fn chain(steps: Vec<ChainStep>) -> Chain {
-    Chain { steps, options: TaskOptions::default() }
+    Chain { steps, ..Chain::default() }
 }
 
 async fn over(fleet: &Fleet, id: GroupId) -> GroupView {

@@ -83,8 +83,11 @@ impl ChainStep {
 pub struct Chain {
     /// Its steps, 1 to 100.
     pub steps: Vec<ChainStep>,
-    /// What is the chain's own: `coordinator`, `tags`, `once`, `after`, `after_failure`, `delay_s`.
+    /// What is the chain's own: `coordinator`, `tags`, `once`, `after`, `after_failure`, `delay_s`; `review` and
+    /// `max_rejections` are of its last step.
     pub options: TaskOptions,
+    /// The submitter's project directory, in an embedded pool.
+    pub project_dir: Option<String>,
 }
 
 /// One thing of several that are submitted at once.
@@ -245,7 +248,8 @@ impl Chain {
                 retries: step.retries,
                 recovery_prompt: step.recovery_prompt,
             };
-            let spec = Spec { prompt: step.prompt, options, step: Some(carried), ..Spec::default() };
+            let project_dir = self.project_dir.clone();
+            let spec = Spec { prompt: step.prompt, options, project_dir, step: Some(carried), ..Spec::default() };
             nodes.push(Node::Task { spec: Box::new(spec), follows, group: Some(chain) });
         }
         nodes.push(Node::Group {
@@ -489,14 +493,14 @@ mod tests {
     use super::*;
 
     fn chain(steps: Vec<ChainStep>) -> Chain {
-        Chain { steps, options: TaskOptions::default() }
+        Chain { steps, ..Chain::default() }
     }
 
     #[test]
     fn a_step_follows_the_one_before_and_the_chain_holds_them() {
         let options = TaskOptions { after: vec!["b2".parse().unwrap()], delay_s: Some(5), ..TaskOptions::default() };
         let steps = vec![ChainStep::new("a", "one").output_var("v", "."), ChainStep::new("b", "{steps.a.v}")];
-        let nodes = Chain { steps, options }.nodes().unwrap();
+        let nodes = Chain { steps, options, project_dir: None }.nodes().unwrap();
         let Node::Task { spec, follows, group } = &nodes[0] else { panic!("{nodes:?}") };
         assert_eq!((spec.options.after.len(), spec.options.delay_s, follows.len(), *group), (1, Some(5), 0, Some(2)));
         let Node::Task { spec, follows, group } = &nodes[1] else { panic!("{nodes:?}") };

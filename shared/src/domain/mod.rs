@@ -15,6 +15,7 @@ pub mod merge;
 pub mod options;
 pub mod retry;
 pub mod review;
+pub mod route;
 pub mod state;
 pub mod task;
 pub mod template;

@@ -360,6 +360,37 @@ impl TaskOptions {
         Ok(())
     }
 
+    /// What of these options is for each step or item, and not for the whole.
+    #[must_use]
+    pub fn of_one(&self) -> Self {
+        Self {
+            coordinator: None,
+            once: None,
+            after: Vec::new(),
+            after_failure: None,
+            delay_s: None,
+            review: None,
+            max_rejections: None,
+            ..self.clone()
+        }
+    }
+
+    /// What of these options is for the whole of a chain or fan-out.
+    #[must_use]
+    pub fn of_whole(&self) -> Self {
+        Self {
+            coordinator: self.coordinator.clone(),
+            once: self.once.clone(),
+            after: self.after.clone(),
+            after_failure: self.after_failure,
+            delay_s: self.delay_s,
+            tags: self.tags.clone(),
+            review: self.review,
+            max_rejections: self.max_rejections,
+            ..Self::default()
+        }
+    }
+
     /// These options with others in their place, each as far as it is given there.
     ///
     /// # Errors

@@ -321,6 +321,7 @@ impl Pool {
             if record.state == State::Completed && done.len() == steps.len() {
                 done.push(task);
             }
+            chain.project_dir = spec.project_dir.or(chain.project_dir);
             let mut options = spec.options;
             chain.options.coordinator = options.coordinator.take();
             options.once = None;

@@ -15,7 +15,7 @@ const WEEK_MS: i64 = 7 * 24 * 3600 * 1000;
 fn chain(steps: u32) -> Chain {
     let steps = (1..=steps).map(|n| ChainStep::new(format!("s{n}"), format!("step {n}")));
     let options = TaskOptions { coordinator: Some("boss".into()), ..TaskOptions::default() };
-    Chain { steps: steps.collect(), options }
+    Chain { steps: steps.collect(), options, project_dir: None }
 }
 
 fn item(prompt: &str) -> Item {

@@ -6,6 +6,7 @@ use motorpool::domain::fleet::{WaitsFor, Worker, waits_for};
 use motorpool::domain::lane::Lane;
 use motorpool::domain::merge;
 use motorpool::domain::options::PermissionMode;
+use motorpool::pool::ReviewVerdict;
 use motorpool::{Pool, PoolStatus, Result, Run, Spec, State, TaskId, TaskOptions};
 use serde_json::{Value, json};
 
@@ -128,4 +129,15 @@ pub(crate) fn stuck(status: &PoolStatus, no_worker: &str) -> Vec<(String, String
         }
     }
     stuck
+}
+
+/// What came of a judgement.
+pub(crate) fn judged_text(verdict: &ReviewVerdict) -> String {
+    let ReviewVerdict { id, round, state, again } = verdict;
+    let before = if *again { "; that had been said before, nothing is changed" } else { "" };
+    match state {
+        State::Completed => format!("{id} is approved: completed in round {round}{before}"),
+        State::Failed => format!("{id} is rejected for the last time: failed in round {round}{before}"),
+        _ => format!("{id} is rejected: done anew as round {}{before}", round + 1),
+    }
 }

@@ -8,6 +8,7 @@ mod doctor;
 mod events;
 mod options;
 mod reach;
+mod review;
 mod run;
 mod serve;
 mod show;
@@ -50,6 +51,8 @@ pub(crate) fn command() -> Command {
             task::list_command(),
             task::show_command(),
             task::retry_command(),
+            review::approve_command(),
+            review::reject_command(),
             status::command(),
             events::command(),
             serve::up_command(),
@@ -88,6 +91,8 @@ pub(crate) async fn run(matches: &ArgMatches) -> Result<u8> {
         "list" => task::list(&call, of).await,
         "show" => task::show(&call, of).await,
         "retry" => task::retry(&call, of).await,
+        "approve" => review::approve(&call, of).await,
+        "reject" => review::reject(&call, of).await,
         "events" => events::run(&call, of).await,
         "status" => status::run(&call, of).await,
         "up" => serve::up(&call, of).await,

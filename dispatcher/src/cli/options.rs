@@ -8,7 +8,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use motorpool::domain::limits;
-use motorpool::domain::options::{Kind, OptionRow, TABLE};
+use motorpool::domain::options::{FIXED, Kind, OptionRow, TABLE};
 use motorpool::settings::{self, Scope};
 use motorpool::{Error, Result, Spec, TaskOptions};
 use serde_json::{Map, Number, Value};
@@ -32,6 +32,14 @@ pub(super) fn add(command: Command) -> Command {
             // Below the settings of the pool.
             command = command.arg(arg.clone().display_order(1000));
         }
+    }
+    command
+}
+
+/// Adds the options that may be changed while a task is under way.
+pub(super) fn changes(mut command: Command) -> Command {
+    for row in TABLE.iter().filter(|row| row.is_built() && !FIXED.contains(&row.name)) {
+        command = command.arg(arg(row));
     }
     command
 }
@@ -64,16 +72,21 @@ fn arg(row: &OptionRow) -> Arg {
 
 /// The options that were given; the coordinator's name comes from the settings.
 pub(super) fn read(call: &Call, matches: &ArgMatches) -> Result<TaskOptions> {
+    let mut options = read_given(matches)?;
+    options.coordinator = Some(coordinator(call)?);
+    Ok(options)
+}
+
+/// The options that were given.
+pub(super) fn read_given(matches: &ArgMatches) -> Result<TaskOptions> {
     let mut given = Map::new();
     for row in TABLE.iter().filter(|row| row.name != COORDINATOR) {
-        let Some(texts) = matches.get_many::<String>(&id(row)) else { continue };
+        let Ok(Some(texts)) = matches.try_get_many::<String>(&id(row)) else { continue };
         let texts: Vec<&str> = texts.map(String::as_str).collect();
         let value = if row.is_built() { value(row, &texts)? } else { Value::Null };
         given.insert(row.name.to_owned(), value);
     }
-    let mut options = TaskOptions::from_json(&given)?;
-    options.coordinator = Some(coordinator(call)?);
-    Ok(options)
+    TaskOptions::from_json(&given)
 }
 
 /// The name under which work is submitted. One that was given is taken as it is; the built-in one is made to fit.

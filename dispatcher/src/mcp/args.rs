@@ -37,6 +37,11 @@ impl Args {
         self.rest.remove(name)
     }
 
+    /// Sets an argument that the tool stands for.
+    pub(super) fn put(&mut self, name: &str, value: Value) {
+        self.rest.insert(name.to_owned(), value);
+    }
+
     /// A text.
     pub(super) fn text(&mut self, name: &'static str) -> Result<Option<String>> {
         match self.take(name) {

@@ -31,6 +31,9 @@ pub(super) fn head(record: &TaskRecord) -> String {
             parts.push(cut(reason, WORDS));
         }
     }
+    if record.state == State::PendingReview {
+        parts.push(format!("round {}, to be judged with pool_approve_result or pool_reject_result", record.round));
+    }
     if let Some(tool) = record.tool.as_ref().filter(|_| record.state == State::Running) {
         parts.push(format!("now {}", cut(tool, 80)));
     }

@@ -172,6 +172,10 @@ pub const TABLE: &[OptionRow] = &[
     row("may_dispatch", Kind::Flag, ""),
 ];
 
+/// Options that are fixed with the submission: a task's place in the pool.
+pub const FIXED: [&str; 9] =
+    ["lane", "needs", "priority", "delay_s", "after", "after_failure", "once", "coordinator", "tags"];
+
 /// The options of a task as they were asked for; what is absent is decided at a more general level.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -402,8 +406,6 @@ impl TaskOptions {
             _ => Err(Error::failed("options cannot be written as JSON")),
         };
         let changes = as_map(by)?;
-        const FIXED: [&str; 9] =
-            ["lane", "needs", "priority", "delay_s", "after", "after_failure", "once", "coordinator", "tags"];
         if let Some(name) = FIXED.iter().find(|name| changes.contains_key(**name)) {
             return Err(Error::usage(format!("{name} cannot be changed by a rejection"))
                 .hint("change how Claude works: model, effort, max_turns, allowed_tools and the like"));

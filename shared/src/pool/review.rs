@@ -1,7 +1,7 @@
 //! Approving and rejecting results that are up for review.
 
 use super::Pool;
-use crate::domain::ids::TaskId;
+use crate::domain::ids::{Id, TaskId};
 use crate::domain::limits;
 use crate::domain::options::TaskOptions;
 use crate::domain::review;
@@ -70,6 +70,26 @@ impl Pool {
                 .map_err(|error| Error::failed(format!("the task cannot be written as JSON: {error}")))?;
         }
         self.judge(&record, round, judgement, who, feedback, &changed).await
+    }
+
+    /// The tasks of something that are up for review: itself, or members of a chain or batch.
+    ///
+    /// # Errors
+    /// An id that nobody knows; a chain or batch of which nothing is up for review.
+    pub async fn up_for_review(&self, id: Id) -> Result<Vec<TaskId>> {
+        let group = match id {
+            // How it stands is told by the judgement itself.
+            Id::Task(id) => return Ok(vec![id]),
+            Id::Group(id) => id,
+        };
+        let view = self.group_view(group).await?;
+        let ids: Vec<TaskId> =
+            view.tasks().filter(|record| record.state == State::PendingReview).map(|record| record.id).collect();
+        if ids.is_empty() {
+            return Err(Error::refused(format!("{id} is {}, and nothing of it is up for review", view.state))
+                .hint("wait until it is; only work with `review` ever is"));
+        }
+        Ok(ids)
     }
 
     async fn judge(

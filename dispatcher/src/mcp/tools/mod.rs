@@ -3,6 +3,7 @@
 //! Options of a task are spelled out in `pool_run` alone. Schemas are written by hand, as short as they can be: the
 //! coordinator pays for each of them. Not here: what the arguments mean (`args.rs`), what the pool does (the library).
 
+pub(super) mod review;
 pub(super) mod task;
 pub(super) mod view;
 pub(super) mod wait;
@@ -51,6 +52,36 @@ const TABLE: &[Row] = &[
                       pool_run.",
         arguments: || json!({"prompt": {"type": "string"}}),
         needed: &["prompt"],
+        is_read: false,
+        has_options: false,
+        always_loaded: false,
+    },
+    Row {
+        name: "pool_submit_with_review",
+        description: "Start a task whose result waits in pending_review until you approve or reject it; what follows it \
+                      waits too. Takes every option of pool_run.",
+        arguments: || json!({"prompt": {"type": "string"}}),
+        needed: &["prompt"],
+        is_read: false,
+        has_options: false,
+        always_loaded: false,
+    },
+    Row {
+        name: "pool_approve_result",
+        description: "Approve results that are up for review (tasks, or all of a chain or batch). round: the one you \
+                      looked at.",
+        arguments: || json!({"ids": ids(), "round": {"type": "integer"}, "reason": {"type": "string"}}),
+        needed: &["ids"],
+        is_read: false,
+        has_options: false,
+        always_loaded: false,
+    },
+    Row {
+        name: "pool_reject_result",
+        description: "Reject a result: it is done anew with your feedback, with changed options if you give any (as a \
+                      stronger model); with its max_rejections-th rejection it has failed.",
+        arguments: || json!({"ids": ids(), "feedback": {"type": "string"}, "round": {"type": "integer"}}),
+        needed: &["ids", "feedback"],
         is_read: false,
         has_options: false,
         always_loaded: false,
@@ -150,7 +181,7 @@ fn option(row: &OptionRow) -> Value {
         Kind::Json => json!({"type": "object"}),
     };
     // A name that says it all needs no words.
-    if !["model", "json_schema", "max_turns", "lane", "tags", "fail_on_denied"].contains(&row.name) {
+    if !["model", "json_schema", "max_turns", "lane", "tags", "fail_on_denied", "max_rejections"].contains(&row.name) {
         schema["description"] = words.into();
     }
     schema
@@ -205,6 +236,9 @@ pub(super) async fn call(name: &str, call: Call) -> Option<Result<Answer>> {
     Some(match name {
         "pool_run" => task::run(call).await,
         "pool_submit" => task::submit(call).await,
+        "pool_submit_with_review" => review::submit(call).await,
+        "pool_approve_result" => review::approve(call).await,
+        "pool_reject_result" => review::reject(call).await,
         "pool_result" => task::result(call).await,
         "pool_cancel" => task::cancel(call).await,
         "pool_wait" => wait::wait(call).await,
@@ -224,7 +258,7 @@ mod tests {
         let text = serde_json::to_string(&list).unwrap();
         assert!(text.is_ascii());
         // The bound of the whole set of tools, of which these are a third.
-        assert!(text.len() / 4 < 1_500, "{} characters", text.len());
+        assert!(text.len() / 4 < 2_000, "{} characters", text.len());
         for row in OPTIONS.iter().filter(|row| row.is_built() && row.name != "coordinator") {
             assert_eq!(text.matches(&format!("\"{}\":", row.name)).count(), 1, "{}", row.name);
         }

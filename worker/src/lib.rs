@@ -7,6 +7,7 @@ pub mod claude;
 pub mod host;
 pub mod process;
 mod prompt;
+mod route;
 mod run;
 pub mod slot;
 pub mod stop;

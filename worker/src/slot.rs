@@ -99,10 +99,13 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         let run = claimed.lease.run();
         tracing::info!(%task, run, "started");
         let ended = run_one(&mut seat, &claimed, probe, options, &stopping).await;
-        let Finished::Outcome(classified) = ended else {
+        let Finished::Outcome(mut classified) = ended else {
             tracing::warn!(%task, run, "the run is no longer this worker's; its Claude is ended");
             continue;
         };
+        if let Some(auto) = &claimed.lease.spec().auto {
+            crate::route::carry_on(pool, &claimed.lease, auto, &mut classified.outcome).await;
+        }
         if let Some(why) = becomes_unfit(&classified) {
             tracing::error!(%task, run, class = %why.class, message = why.message, "this worker cannot go on");
             if is_of_account(&classified) {

@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::attempt::{Class, Failure};
 use super::chain::{Chain, ChainStep};
+use super::ids::Id;
 use super::options::TaskOptions;
 use super::state::words;
 use super::{limits, template};
@@ -161,6 +163,30 @@ pub struct Decision {
     pub fallback: Option<String>,
 }
 
+/// Work that is started as it is classified.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Auto {
+    /// The work.
+    pub prompt: String,
+    /// What was said of the decision.
+    pub hints: Hints,
+    /// The options of each part.
+    pub options: TaskOptions,
+}
+
+/// What a classification came to, as it stands in its result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Carried {
+    /// How the work is done.
+    #[serde(flatten)]
+    pub route: Route,
+    /// Why it is one task, where no answer says so.
+    pub fallback: Option<String>,
+    /// The task, chain or batch that was started.
+    pub made: Option<Id>,
+}
+
 /// The system prompt of the classification.
 #[must_use]
 pub fn system_prompt(own: Option<&str>, hints: &Hints) -> String {
@@ -227,6 +253,17 @@ pub fn decide(prompt: &str, hints: &Hints, answer: Option<&Value>) -> Decision {
         Some(Err(error)) => fall_back(format!("the chain that was answered does not do: {}", error.message())),
         _ => Decision { route, fallback: None },
     }
+}
+
+/// What a failed classification comes to: one task, where the failure is of the classification itself. Nothing where
+/// the pool cannot work: trying the work itself would not help.
+#[must_use]
+pub fn fall_back(prompt: &str, failure: &Failure) -> Option<Decision> {
+    if matches!(failure.class, Class::Auth | Class::Limit | Class::Lost | Class::Transient | Class::Cancelled) {
+        return None;
+    }
+    let fallback = Some(format!("the classification failed ({}: {})", failure.class, failure.message));
+    Some(Decision { route: Route::Single { prompt: prompt.to_owned() }, fallback })
 }
 
 enum Read {

@@ -14,6 +14,7 @@ use super::lane::Lane;
 use super::limits;
 use super::options::TaskOptions;
 use super::review::Round;
+use super::route::Auto;
 use super::state::State;
 use crate::error::Result;
 
@@ -37,6 +38,9 @@ pub struct Spec {
     /// It gathers what the members of its batch gave, and its prompt has a place for that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub collects: bool,
+    /// It classifies this work, and its worker starts it as it was classified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto: Option<Box<Auto>>,
     /// What a later version wrote.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,

@@ -10,6 +10,7 @@ use crate::domain::ids::{GroupId, GroupKind, Id, TaskId};
 use crate::domain::state::State;
 use crate::domain::task::{Record, Spec};
 use crate::error::{Error, Result};
+use crate::store::submission::Submission;
 use crate::store::task;
 
 /// A chain or batch that was submitted.
@@ -171,8 +172,13 @@ impl Pool {
     }
 
     async fn submit_nodes(&self, nodes: Vec<Node>) -> Result<SubmittedGroup> {
-        let call = task::submission_of(&nodes, &Self::pool_id_if_none(), self.lease_ms())?;
-        let made = task::submitted_all(&self.ask(&call).await?)?;
+        let submission = Submission::of(&nodes)?;
+        let made = if submission.is_one_call() {
+            let call = submission.call(&Self::pool_id_if_none(), self.lease_ms())?;
+            task::submitted_all(&self.ask(&call).await?)?
+        } else {
+            self.submit_in_parts(&submission).await?
+        };
         let Some((Id::Group(id), fresh)) = made.last().copied() else {
             return Err(Error::refused("the key (once) of this submission is a task's").hint("give it another key"));
         };
@@ -188,6 +194,29 @@ impl Pool {
             _ => Vec::new(),
         };
         Ok(SubmittedGroup { id, fresh, members })
+    }
+
+    /// What one call does not take goes in several, and begins with the last one.
+    async fn submit_in_parts(&self, submission: &Submission) -> Result<Vec<(Id, bool)>> {
+        // Made before, it is there as a whole.
+        if let Some(key) = submission.key()
+            && let Some(id) = self.patiently(|| self.store().made_by(key)).await?
+            && self.state_of(id).await?.is_some()
+        {
+            return Ok(vec![(id, false)]);
+        }
+        let opening = submission.opening(&Self::pool_id_if_none(), self.lease_ms());
+        let (gate, mut ids) = submission.opened(&self.ask(&opening).await?)?;
+        let mut made: Vec<(Id, bool)> = Vec::new();
+        for part in submission.parts() {
+            let call = submission.part(part.clone(), &ids, &gate, self.lease_ms());
+            let part_ids = task::submitted_part(&self.ask(&call).await?, part.len())?;
+            for (place, (id, _)) in part.zip(&part_ids) {
+                ids[place] = Some(*id);
+            }
+            made.extend(part_ids);
+        }
+        Ok(made)
     }
 
     /// What is known of a chain or batch itself.

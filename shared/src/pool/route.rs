@@ -3,14 +3,14 @@
 //! Not here: what the decision is made of (`domain/route.rs`).
 
 use super::group::Known;
-use super::{Pool, SubmittedGroup};
-use crate::domain::attempt::Class;
+use super::{Pool, Submitted, SubmittedGroup};
 use crate::domain::chain::FanOut;
 use crate::domain::ids::{Id, TaskId};
+use crate::domain::limits;
 use crate::domain::options::{PermissionMode, TaskOptions};
-use crate::domain::route::{self, Decision, Hints, Route};
+use crate::domain::route::{self, Auto, Decision, Hints, Route};
 use crate::domain::state::State;
-use crate::domain::task::Spec;
+use crate::domain::task::{Record, Spec};
 use crate::error::{Error, Result};
 
 /// How work is classified.
@@ -20,8 +20,6 @@ pub struct Router {
     pub model: Option<String>,
     /// A prompt of one's own in the place of [`route::PROMPT`].
     pub prompt: Option<String>,
-    /// Where the classification runs, and in whose project.
-    pub options: TaskOptions,
     /// The project's directory, in an embedded pool.
     pub project_dir: Option<String>,
 }
@@ -43,30 +41,39 @@ const TIMEOUT_S: u64 = 180;
 const TURNS: u32 = 4;
 
 impl Router {
-    /// The task that classifies a piece of work.
+    /// The task that classifies a piece of work; with `auto` its worker starts the work.
     ///
     /// # Errors
     /// Hints that say nothing; work that is too long.
-    pub fn spec(&self, prompt: &str, hints: &Hints) -> Result<Spec> {
+    pub fn spec(&self, prompt: &str, hints: &Hints, auto: Option<TaskOptions>) -> Result<Spec> {
+        limits::check_prompt(prompt)?;
         hints.check()?;
+        let own = auto.as_ref();
         let options = TaskOptions {
-            model: self.model.clone().or_else(|| self.options.model.clone()),
-            permission_mode: Some(PermissionMode::Plan),
+            model: self.model.clone(),
+            // Without tools there is nothing to plan, and in plan mode the CLI may take another model.
+            permission_mode: Some(PermissionMode::DontAsk),
             max_turns: Some(TURNS),
             replace_system_prompt: Some(route::system_prompt(self.prompt.as_deref(), hints)),
             tools: Some(Vec::new()),
             json_schema: Some(route::schema(hints)),
             timeout_s: Some(TIMEOUT_S),
-            lane: self.options.lane.clone(),
-            needs: self.options.needs.clone(),
-            priority: self.options.priority,
-            working_dir: self.options.working_dir.clone(),
-            once: self.options.once.as_ref().map(|once| format!("route of {once}")),
+            // Where the work itself may run; when is the work's own affair.
+            lane: own.and_then(|own| own.lane.clone()),
+            needs: own.map(|own| own.needs.clone()).unwrap_or_default(),
+            priority: own.and_then(|own| own.priority),
+            working_dir: own.and_then(|own| own.working_dir.clone()),
+            coordinator: own.and_then(|own| own.coordinator.clone()),
+            once: own.and_then(|own| own.once.as_ref()).map(|once| format!("route of {once}")),
             tags: vec!["route".to_owned()],
             ..TaskOptions::default()
         };
         let mut spec = Spec::new(route::question(prompt), options)?;
         spec.project_dir.clone_from(&self.project_dir);
+        if let Some(options) = auto {
+            options.check()?;
+            spec.auto = Some(Box::new(Auto { prompt: prompt.to_owned(), hints: hints.clone(), options }));
+        }
         Ok(spec)
     }
 }
@@ -75,41 +82,40 @@ impl Pool {
     /// Decides how a piece of work is done; starts nothing but the classification.
     ///
     /// # Errors
-    /// Redis is away or refuses; the classification was cancelled. One that failed is no error: then it is one task, and
-    /// the decision says why.
+    /// Redis is away or refuses; the classification was cancelled, or no worker could make it. One that failed by itself
+    /// is no error: then it is one task, and the decision says why.
     pub async fn route(&self, prompt: &str, hints: &Hints, router: &Router) -> Result<Routed> {
-        let task = self.submit(router.spec(prompt, hints)?).await?.id;
-        self.routed(task, prompt, hints).await
-    }
-
-    /// The decision of a classification that was submitted, once it is over.
-    ///
-    /// # Errors
-    /// As [`Pool::route`].
-    pub async fn routed(&self, task: TaskId, prompt: &str, hints: &Hints) -> Result<Routed> {
+        let task = self.submit(router.spec(prompt, hints, None)?).await?.id;
         let Known::Task(record) = self.wait_for(task, None).await? else {
             return Err(Error::failed("a classification is a task"));
         };
-        let decision = match (record.state, &record.error) {
-            (State::Cancelled, _) => {
-                return Err(Error::refused(format!("the classification {task} was cancelled")).hint("call again"));
-            }
-            (State::Completed, _) => route::decide(prompt, hints, record.structured.as_ref()),
-            (_, error) => {
-                let why =
-                    error.as_ref().map_or_else(String::new, |error| format!("{}: {}", error.class, error.message));
-                // A pool that cannot work is not helped by trying the work itself.
-                if error.as_ref().is_some_and(|error| matches!(error.class, Class::Auth | Class::Limit | Class::Lost)) {
-                    return Err(Error::failed(format!("the classification {task} failed ({why})"))
-                        .hint("see `motorpool status`; or start the work as one task"));
-                }
-                Decision {
-                    route: Route::Single { prompt: prompt.to_owned() },
-                    fallback: Some(format!("the classification {task} failed ({why})")),
-                }
-            }
-        };
+        let decision = self.decided(&record, prompt, hints)?;
         Ok(Routed { decision, task, cost_microusd: record.cost_microusd })
+    }
+
+    fn decided(&self, record: &Record, prompt: &str, hints: &Hints) -> Result<Decision> {
+        let (task, error) = (record.id, &record.error);
+        if record.state == State::Completed {
+            return Ok(route::decide(prompt, hints, record.structured.as_ref()));
+        }
+        let why = error.as_ref().map_or_else(String::new, |error| format!("{}: {}", error.class, error.message));
+        if record.state == State::Cancelled {
+            return Err(Error::refused(format!("the classification {task} was cancelled")).hint("call again"));
+        }
+        match error.as_ref().and_then(|error| route::fall_back(prompt, error)) {
+            Some(decision) => Ok(decision),
+            None => Err(Error::failed(format!("the classification {task} failed ({why})"))
+                .hint("see `motorpool status`; or start the work as one task")),
+        }
+    }
+
+    /// Has a piece of work classified, and started as it was classified, by whichever worker does that: nobody needs to
+    /// wait for it. The classification's task has what came of it as its structured result ([`route::Carried`]).
+    ///
+    /// # Errors
+    /// As [`Pool::submit`].
+    pub async fn auto(&self, prompt: &str, hints: &Hints, router: &Router, options: TaskOptions) -> Result<Submitted> {
+        self.submit(router.spec(prompt, hints, Some(options))?).await
     }
 
     /// Does a piece of work as a route says, be it decided here or given; each part with these options.

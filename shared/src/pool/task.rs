@@ -1,6 +1,7 @@
 //! Submitting, cancelling and reading tasks.
 
 use super::{Pool, unknown};
+use crate::domain::chain::Node;
 use crate::domain::ids::{Id, TaskId};
 use crate::domain::limits;
 use crate::domain::options::AfterFailure;
@@ -8,6 +9,7 @@ use crate::domain::state::State;
 use crate::domain::task::{Record, Spec};
 use crate::error::{Error, Result};
 use crate::store::listing::Filter;
+use crate::store::submission::Submission;
 use crate::store::task;
 
 /// A task that was submitted.
@@ -68,7 +70,8 @@ impl Pool {
                 part_bytes <= limits::CALL_BYTES
             });
             let rest = specs.split_off(fits.count().max(1));
-            let call = task::submission(&specs, &Self::pool_id_if_none(), self.lease_ms())?;
+            let nodes: Vec<Node> = specs.iter().map(|spec| Node::task(spec.clone())).collect();
+            let call = Submission::of(&nodes)?.call(&Self::pool_id_if_none(), self.lease_ms())?;
             let ids = task::submitted(&self.ask(&call).await?)?;
             submitted.extend(ids.into_iter().map(|(id, fresh)| Submitted { id, fresh }));
             specs = rest;

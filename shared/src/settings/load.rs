@@ -75,6 +75,10 @@ pub struct Settings {
     pub coordinator: String,
     /// Root of what this machine keeps.
     pub state_dir: PathBuf,
+    /// The model that decides how work is done.
+    pub routing_model: String,
+    /// The file of another prompt for that.
+    pub routing_prompt: Option<PathBuf>,
     /// Log filter.
     pub log: String,
     /// Form of a log line.
@@ -317,6 +321,8 @@ fn settings(sources: &Sources, given: &Level) -> Settings {
         coordinator: text("coordinator")
             .unwrap_or_else(|| super::default_coordinator(&sources.user, &sources.machine, &sources.project_dir)),
         state_dir: one_path("state-dir").unwrap_or_else(|| sources.state_home.join("motorpool")),
+        routing_model: text_or_default("routing-model"),
+        routing_prompt: one_path("routing-prompt"),
         log: text_or_default("log"),
         log_format: if text_or_default("log-format") == "json" { LogFormat::Json } else { LogFormat::Text },
         slots: count("slots"),

@@ -156,6 +156,14 @@ pub const TABLE: &[Row] = &[
         "root for the embedded pools' data, the outbox, mirrors and logs",
     ),
     row(
+        "routing-model",
+        Kind::Text,
+        "haiku",
+        Scope::Base,
+        "model that decides whether work is one task, several or a chain (auto, route-test)",
+    ),
+    row("routing-prompt", Kind::Path, "(Motorpool's own)", Scope::Base, "file with another prompt for that decision"),
+    row(
         "log",
         Kind::Text,
         "info",

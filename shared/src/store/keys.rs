@@ -155,6 +155,11 @@ impl Keys {
         }
     }
 
+    /// What an idempotency key has made.
+    pub(crate) fn once(&self, once: &str) -> String {
+        format!("{}once:{once}", self.prefix)
+    }
+
     pub(crate) fn output(&self, id: TaskId, run: u64) -> String {
         format!("{}output:{id}:{run}", self.prefix)
     }
@@ -249,7 +254,8 @@ pub(crate) fn names_lua() -> String {
          \x20   task = function(id) return p .. 'task:' .. id end,\n\
          \x20   record = function(id)\n\
          \x20     local first = string.sub(id, 1, 1)\n\
-         \x20     return p .. (first == 'c' and 'chain:' or first == 'b' and 'batch:' or 'task:') .. id\n\
+         \x20     return p .. (first == 'c' and 'chain:' or first == 'b' and 'batch:' or first == 'o' and 'opening:' or 'task:')\n\
+         \x20     .. id\n\
          \x20   end,\n\
          \x20   lane = function(lane, priority) return p .. 'lane:' .. lane .. ':' .. priority end,\n\
          \x20   wake = function(lane) return p .. 'wake:' .. lane end,\n\

@@ -15,6 +15,7 @@ pub(crate) mod news;
 pub(crate) mod record;
 pub(crate) mod review;
 pub(crate) mod script;
+pub(crate) mod submission;
 pub(crate) mod sweep;
 pub(crate) mod task;
 #[cfg(test)]

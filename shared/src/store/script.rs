@@ -33,6 +33,7 @@ const PARTS: &[(&str, &str)] = lua![
     "parts/account",
     "parts/settle",
     "parts/after",
+    "parts/opening",
     "parts/stop",
     "parts/lost",
     "parts/repair",

@@ -1,17 +1,21 @@
 #!lua
 -- submit: makes tasks, chains and batches: key, bounds, record, lane, wake, event.
--- uses:    names clock text schema pool event lane settle after
+-- uses:    names clock text schema pool event lane settle after opening
 -- args:    1 pool id, if it has none   2 lease (ms), if it has none   3 most tasks that may wait   4 this call's mark
 --          5 count, then for each: key, spec (JSON), lane, priority, max_attempts, if_lost, coordinator, tags (lines),
 --          delay (ms), time that it may wait for a start (ms; 0: any), title, what it follows (lines; @N: the N-th of
---          this call, from 0), after_failure, kind (task, chain or batch), the chain or batch it belongs to (@N)
---          A chain or batch stands behind its members, which are what it follows.
+--          this call, from 0), after_failure, kind, the chain or batch it belongs to (@N, or its id)
+--          kind: task; chain or batch, behind its members, which are what it follows, or without a spec, to reserve its
+--          id; opening, which tasks follow until the last part of a submission is here, and open, which ends that
 -- replies: ok (id, fresh or again)… | full waiting | lanes count | memory | unknown id | schema found
 -- events:  submit, after
 local pool_id, lease_ms, max_waiting, mark, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local retention_ms = RETENTION_MS
 local FIRST, WIDTH = 6, 15
-local KINDS = { task = 't', chain = 'c', batch = 'b' }
+local KINDS = { task = 't', chain = 'c', batch = 'b', opening = 'o', open = '' }
+local function kind_at(at)
+  return ARGV[at + 13]
+end
 
 local refusal = refuse_schema()
 if refusal then return refusal end
@@ -22,9 +26,12 @@ for i = 0, count - 1 do
   local once = ARGV[FIRST + i * WIDTH]
   if known[once] == nil then
     local id, made_by = string.match(redis.call('GET', key.once(once)) or '', '^(%S+) ?(%S*)$')
+    -- Its id was reserved.
+    local is_reserved = id and kind_at(FIRST + i * WIDTH) ~= 'task' and ARGV[FIRST + i * WIDTH + 1] ~= ''
+      and redis.call('EXISTS', key.record(id)) == 0
     known[once] = id or false
-    told[once] = (not id or made_by == mark) and 'fresh' or 'again'
-    if not id then fresh = fresh + 1 end
+    told[once] = (not id or is_reserved or made_by == mark) and 'fresh' or 'again'
+    if not id or is_reserved then fresh = fresh + 1 end
   end
 end
 if fresh > 0 then
@@ -45,7 +52,7 @@ if fresh > 0 then
   if lanes > MOST_LANES then return { 'lanes', whole(MOST_LANES) } end
   for i = 0, count - 1 do
     local at = FIRST + i * WIDTH
-    if not known[ARGV[at]] then
+    if not known[ARGV[at]] and kind_at(at) ~= 'open' then
       for _, other in ipairs(lines(ARGV[at + 11])) do
         if string.sub(other, 1, 1) ~= '@' and redis.call('EXISTS', key.record(other)) == 0 then
           return { 'unknown', other }
@@ -72,12 +79,17 @@ end
 -- writes from here
 open_pool(pool_id, lease_ms)
 
+local reserved = {}
 -- Ids first: a task names the chain that stands behind it.
 local made = {}
 for i = 0, count - 1 do
   local once, kind = ARGV[FIRST + i * WIDTH], ARGV[FIRST + i * WIDTH + 13]
-  if not known[once] then
+  if kind == 'open' then
+    known[once] = ARGV[FIRST + i * WIDTH + 11]
+  elseif not known[once] then
     known[once] = KINDS[kind] .. whole(redis.call('HINCRBY', key.seq, kind, 1))
+    made[once] = true
+  elseif kind ~= 'task' and redis.call('EXISTS', key.record(known[once])) == 0 then
     made[once] = true
   end
 end
@@ -114,9 +126,18 @@ for i = 0, count - 1 do
   local at = FIRST + i * WIDTH
   local once, spec, lane, priority = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local id = known[once]
-  if made[once] then redis.call('SET', key.once(once), id .. ' ' .. mark) end
-  if made[once] and ARGV[at + 13] ~= 'task' then
-    make_group(id, at)
+  local kind = kind_at(at)
+  if made[once] and kind ~= 'open' then redis.call('SET', key.once(once), id .. ' ' .. mark) end
+  if kind == 'open' then
+    end_opening(id, retention_ms)
+  elseif made[once] and kind == 'opening' then
+    begin_opening(id, once)
+  elseif made[once] and kind ~= 'task' then
+    if spec == '' then
+      reserved[#reserved + 1] = once
+    else
+      make_group(id, at)
+    end
   elseif made[once] then
     local coordinator, tags = ARGV[at + 6], ARGV[at + 7]
     redis.call('HSET', key.task(id), F.spec, spec, F.lane, lane, F.priority, priority, F.max_attempts, ARGV[at + 4],
@@ -162,6 +183,10 @@ for i = 0, count - 1 do
   end
   made[once] = nil
   tell_id(once)
+end
+-- With the opening, which stands first, they go again if the rest never comes.
+if #reserved > 0 and string.sub(known[ARGV[FIRST]], 1, 1) == 'o' then
+  redis.call('HSET', key.record(known[ARGV[FIRST]]), F.members, table.concat(reserved, '\n'))
 end
 publish()
 return reply

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- sweep: what is due: timers, lost leases, lost places, dead presence, retention; at most 100 of each.
--- uses:    names clock text schema pool event lane books settle after stop lost repair retire
+-- uses:    names clock text schema pool event lane books settle after opening stop lost repair retire
 -- args:    1 sweeper's process   2 retention (ms)   3 how long it keeps its place (ms)
 -- replies: ok due lost repaired removed dead | not_sweeper | schema found
 -- events:  due, expire, lost, cancel, repair, after

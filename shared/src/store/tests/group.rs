@@ -8,7 +8,7 @@ use crate::domain::ids::{GroupId, Id, TaskId};
 use crate::domain::options::TaskOptions;
 use crate::domain::state::State;
 use crate::domain::task::Spec;
-use crate::store::task;
+use crate::store::{submission, task};
 
 const WEEK_MS: i64 = 7 * 24 * 3600 * 1000;
 
@@ -23,7 +23,7 @@ fn item(prompt: &str) -> Item {
 }
 
 async fn submit(pool: &TestPool, nodes: Vec<Node>) -> Vec<Id> {
-    let call = task::submission_of(&nodes, "pool-1", 15_000).unwrap();
+    let call = submission::submission_of(&nodes, "pool-1", 15_000).unwrap();
     task::submitted_all(&pool.call(&call).await).unwrap().into_iter().map(|(id, _)| id).collect()
 }
 
@@ -171,7 +171,7 @@ async fn a_submission_that_is_repeated_makes_no_second_chain() {
         let options = TaskOptions { once: Some("k".into()), ..TaskOptions::default() };
         let keyed = || Chain { options: options.clone(), ..chain(2) }.nodes().unwrap();
         let first = submit(pool, keyed()).await;
-        let call = task::submission_of(&keyed(), "pool-1", 15_000).unwrap();
+        let call = submission::submission_of(&keyed(), "pool-1", 15_000).unwrap();
         let again = task::submitted_all(&pool.call(&call).await).unwrap();
         assert_eq!(again, first.iter().map(|id| (*id, false)).collect::<Vec<_>>());
     })
@@ -231,7 +231,7 @@ async fn what_names_nothing_is_refused() {
     pool_test(async |pool| {
         let after = TaskOptions { after: vec!["c9".parse().unwrap()], ..TaskOptions::default() };
         let nodes = Chain { options: after, ..chain(2) }.nodes().unwrap();
-        let call = task::submission_of(&nodes, "pool-1", 15_000).unwrap();
+        let call = submission::submission_of(&nodes, "pool-1", 15_000).unwrap();
         assert_eq!(pool.refused(&call).await, ["unknown", "c9"]);
         let cancel = task::cancellation_of("b9".parse().unwrap(), "x");
         assert_eq!(words(&pool.store.call(&cancel).await.unwrap()), ["unknown", "b9"]);

@@ -17,6 +17,7 @@ mod lost_reply;
 mod memory;
 mod model;
 mod moved;
+mod opening;
 mod presence;
 mod proxy;
 mod queue;
@@ -43,7 +44,7 @@ use crate::embedded::Server;
 use crate::store::Store;
 use crate::store::script::{Call, CallError, Reply};
 use crate::store::sweep::Swept;
-use crate::store::task;
+use crate::store::{submission, task};
 use worker::Hand;
 
 /// A pool in a Redis of its own; checked against the invariants when the test is over.
@@ -340,7 +341,7 @@ impl TestPool {
 /// Some tasks as one call.
 pub(crate) fn submission(options: Vec<TaskOptions>) -> Call {
     let specs = options.into_iter().map(|options| Spec::new("a prompt", options).expect("the options do"));
-    task::submission(&specs.collect::<Vec<_>>(), "pool-1", 15_000).expect("the tasks do")
+    submission::submission(&specs.collect::<Vec<_>>(), "pool-1", 15_000).expect("the tasks do")
 }
 
 /// One task with a ladder that Rust does not write yet.

@@ -78,7 +78,8 @@ local function release(id, retention_ms)
   local line, at, left = { id }, 1, RELEASED_AT_ONCE
   while line[at] do
     local over = line[at]
-    local state = redis.call('HGET', key.record(over), F.state)
+    -- An opening that is no more has opened.
+    local state = redis.call('HGET', key.record(over), F.state) or 'completed'
     while left > 0 do
       -- In the order in which they were submitted.
       local next_id = redis.call('ZPOPMIN', key.after(over))[1]

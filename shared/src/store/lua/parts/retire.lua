@@ -1,5 +1,5 @@
 -- retire: timers that came due, records that have had their time, lanes that nobody uses.
--- uses: names clock text event lane settle after
+-- uses: names clock text event lane settle after opening
 local function remove(id)
   local task = key.task(id)
   local known = redis.call('HMGET', task, F.state, F.coordinator, F.tags, F.once, F.run)
@@ -99,7 +99,9 @@ local function do_due(retention_ms)
   for _, timer in ipairs(redis.call('ZRANGEBYSCORE', key.due, '-inf', whole(now_ms), 'LIMIT', 0, 100)) do
     redis.call('ZREM', key.due, timer)
     local kind, id = string.match(timer, '^(%a+):(%S+)$')
-    if kind == 'queue' then
+    if kind == 'open' then
+      if not give_up_opening(id, retention_ms) then redis.call('ZADD', key.due, whole(now_ms), timer) end
+    elseif kind == 'queue' then
       expire(id, retention_ms)
     elseif kind == 'task' then
       local known = redis.call('HMGET', key.task(id), F.state, F.lane, F.priority, F.run)

@@ -2,7 +2,8 @@
 -- uses: names clock text event lane books
 -- What belongs to a chain or batch goes with it.
 local function retain(id, retention_ms)
-  if (redis.call('HGET', key.record(id), F.group) or '') ~= '' then return end
+  local group = redis.call('HGET', key.record(id), F.group) or ''
+  if group ~= '' and redis.call('EXISTS', key.record(group)) == 1 then return end
   redis.call('ZADD', key.retain, whole(now_ms + tonumber(retention_ms)), id)
 end
 

@@ -1,0 +1,51 @@
+-- opening: a submission in parts: what came so far waits for the last part, or goes again.
+-- uses: names clock text event lane settle after
+-- Ten minutes.
+local OPENING_MS = 10 * 60 * 1000
+
+local function begin_opening(id, once)
+  redis.call('HSET', key.record(id), F.state, 'running', F.once, once)
+  redis.call('ZADD', key.due, whole(now_ms + OPENING_MS), 'open:' .. id)
+end
+
+-- It is no more; what follows it is set free, or is cancelled where it says so.
+local function forget_opening(id)
+  local once = redis.call('HGET', key.record(id), F.once)
+  if once then redis.call('DEL', key.once(once)) end
+  redis.call('DEL', key.record(id))
+  redis.call('ZREM', key.due, 'open:' .. id)
+end
+
+local function end_opening(id, retention_ms)
+  if redis.call('EXISTS', key.record(id)) == 0 then return end
+  forget_opening(id)
+  release(id, retention_ms)
+end
+
+-- The rest never came: so many of what waits for it are cancelled at once; gives whether all are.
+local CANCELLED_AT_ONCE = 300
+local function give_up_opening(id, retention_ms)
+  if redis.call('EXISTS', key.record(id)) == 0 then return true end
+  local reason = 'the rest of its submission never came'
+  for _ = 1, CANCELLED_AT_ONCE do
+    local task = redis.call('ZPOPMIN', key.after(id))[1]
+    if not task then
+      -- Chains and batches that were to come have ids already.
+      for _, once in ipairs(lines(redis.call('HGET', key.record(id), F.members) or '')) do
+        local group = string.match(redis.call('GET', key.once(once)) or '', '^(%S+)')
+        if group and redis.call('EXISTS', key.record(group)) == 0 then redis.call('DEL', key.once(once)) end
+      end
+      forget_opening(id)
+      return true
+    end
+    if redis.call('HGET', key.task(task), F.state) == 'waiting' then
+      wait_no_more(task)
+      redis.call('HDEL', key.task(task), F.group)
+      redis.call('HSET', key.task(task), F.reason, reason)
+      finish_terminal(task, retention_ms)
+      move(task, 'waiting', 'cancelled', 'after', '0')
+      release(task, retention_ms)
+    end
+  end
+  return false
+end

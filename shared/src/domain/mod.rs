@@ -5,6 +5,7 @@
 
 pub mod attempt;
 pub mod chain;
+pub mod definition;
 pub mod event;
 pub mod fleet;
 pub mod group;

@@ -6,9 +6,12 @@
 mod dispatch;
 mod doctor;
 mod events;
+mod follow;
+mod group;
 mod options;
 mod reach;
 mod review;
+mod route;
 mod run;
 mod serve;
 mod show;
@@ -22,7 +25,7 @@ use std::collections::BTreeMap;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use motorpool::domain::options::{Isolation, Priority};
 use motorpool::settings::{self, Scope, Settings, Sources};
-use motorpool::{Error, Result, TaskId};
+use motorpool::{Error, GroupKind, Id, Result};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -44,6 +47,9 @@ pub(crate) fn command() -> Command {
         .arg_required_else_help(true)
         .subcommands([
             run::command(),
+            group::chain_command(),
+            group::fan_out_command(),
+            route::auto_command(),
             task::submit_command(),
             task::result_command(),
             task::cancel_command(),
@@ -60,6 +66,7 @@ pub(crate) fn command() -> Command {
             dispatch::serve_command(),
             dispatch::config_command(),
             doctor::command(),
+            route::test_command(),
             completions_command(),
             serve::keep_command(),
         ])
@@ -84,6 +91,10 @@ pub(crate) async fn run(matches: &ArgMatches) -> Result<u8> {
     call.start_logging()?;
     match name {
         "run" => run::run(&call, of).await,
+        "chain" => group::run(&call, of, GroupKind::Chain).await,
+        "fan-out" => group::run(&call, of, GroupKind::Batch).await,
+        "auto" => route::auto(&call, of).await,
+        "route-test" => route::test(&call, of).await,
         "submit" => task::submit(&call, of).await,
         "result" => task::result(&call, of).await,
         "cancel" => task::cancel(&call, of).await,
@@ -171,10 +182,10 @@ fn json_arg(doc: &'static str) -> Arg {
 }
 
 fn id_arg() -> Arg {
-    Arg::new("id").value_name("ID").required(true).help("the task, as in t17")
+    Arg::new("id").value_name("ID").required(true).help("the task, chain or batch, as in t17, c3 or b5")
 }
 
-fn id_of(matches: &ArgMatches) -> Result<TaskId> {
+fn id_of(matches: &ArgMatches) -> Result<Id> {
     matches.get_one::<String>("id").map(String::as_str).unwrap_or_default().parse()
 }
 

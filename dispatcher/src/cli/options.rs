@@ -21,7 +21,11 @@ const COORDINATOR: &str = "coordinator";
 /// Adds prompt, options and settings to a command that starts work.
 pub(super) fn add(command: Command) -> Command {
     let prompt = Arg::new("prompt").value_name("PROMPT").required(true);
-    let mut command = command.arg(prompt.help("what is to be done; - reads stdin, @FILE a file"));
+    add_without_prompt(command.arg(prompt.help("what is to be done; - reads stdin, @FILE a file")))
+}
+
+/// Adds options and settings to a command that starts work.
+pub(super) fn add_without_prompt(mut command: Command) -> Command {
     for row in TABLE.iter().filter(|row| row.name != COORDINATOR) {
         command = command.arg(arg(row));
     }

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use motorpool::domain::ids::Name;
 use motorpool::embedded::{self, Joined, KeeperRecord, Place, Presence, Starter, keeper_of};
-use motorpool::pool::{PoolBuilder, Redis};
+use motorpool::pool::{GroupView, PoolBuilder, Redis};
 use motorpool::settings::{Kind, Scope, TABLE, duration_text};
-use motorpool::{Error, ErrorKind, Pool, Result, TaskId, TaskOptions, TaskRecord};
+use motorpool::{Error, ErrorKind, GroupId, Id, Pool, Result, State, TaskId, TaskOptions, TaskRecord};
 use tokio::time::sleep;
 
 use super::Call;
@@ -50,11 +50,30 @@ impl Reached {
     /// # Errors
     /// It is not known, and where not; or Redis does not answer.
     pub(super) async fn task(&self, id: TaskId) -> Result<TaskRecord> {
-        self.pool.task(id).await.map_err(|error| self.unknown(id, error))
+        self.pool.task(id).await.map_err(|error| self.unknown(id.into(), error))
     }
 
-    /// Of a task that is not known: which pool was asked. Each project has its own, and its numbers begin at 1.
-    fn unknown(&self, id: TaskId, error: Error) -> Error {
+    /// A chain or batch as it stands.
+    ///
+    /// # Errors
+    /// As [`Reached::task`].
+    pub(super) async fn group(&self, id: GroupId) -> Result<GroupView> {
+        self.pool.group_view(id).await.map_err(|error| self.unknown(id.into(), error))
+    }
+
+    /// How anything stands.
+    ///
+    /// # Errors
+    /// As [`Reached::task`].
+    pub(super) async fn state(&self, id: Id) -> Result<State> {
+        match id {
+            Id::Task(id) => Ok(self.task(id).await?.state),
+            Id::Group(id) => Ok(self.group(id).await?.state),
+        }
+    }
+
+    /// Of something that is not known: which pool was asked. Each project has its own, and its numbers begin at 1.
+    fn unknown(&self, id: Id, error: Error) -> Error {
         if error.kind() != ErrorKind::Refused {
             return error;
         }
@@ -62,7 +81,11 @@ impl Reached {
             Some(joined) => format!("the pool of {}", joined.place().project().display()),
             None => format!("the pool at {}", self.pool.redis()),
         };
-        Error::refused(format!("no task {id} in {pool}")).hint("`motorpool list` shows the tasks there are")
+        let what = match id {
+            Id::Task(_) => "task",
+            Id::Group(id) => id.kind.word(),
+        };
+        Error::refused(format!("no {what} {id} in {pool}")).hint("`motorpool list` shows the tasks there are")
     }
 }
 

@@ -72,7 +72,8 @@ fn hints_of(matches: &ArgMatches) -> Result<Hints> {
 
 pub(super) fn auto_command() -> Command {
     let dry_run = Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue).help("print the route; start nothing");
-    let detach = Arg::new("detach").long("detach").action(ArgAction::SetTrue).help("print the id of the decision's task");
+    let detach =
+        Arg::new("detach").long("detach").action(ArgAction::SetTrue).help("print the id of the decision's task");
     hints_args(options::add(
         Command::new("auto")
             .about("Let a worker decide whether work is one task, several at once or a chain, and do it so")
@@ -150,7 +151,9 @@ pub(super) async fn auto(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let made = reached.pool.auto(&spec.prompt, &hints, &router, spec.options).await?;
     if matches.get_flag("detach") {
         if call.json {
-            print_json(&json!({"id": made.id, "state": reached.pool.task(made.id).await?.state.word(), "created": made.fresh}))?;
+            print_json(
+                &json!({"id": made.id, "state": reached.pool.task(made.id).await?.state.word(), "created": made.fresh}),
+            )?;
         } else {
             print(&format!("{}\n", made.id))?;
         }
@@ -166,7 +169,7 @@ pub(super) async fn auto(call: &Call, matches: &ArgMatches) -> Result<u8> {
         tell(&format!("one task, since {why}"));
     }
     tell(&format!("{id}: {}", words(&carried.route)));
-    super::follow::any(call, &reached, id).await
+    super::group::follow_any(call, &reached, id, None).await
 }
 
 /// A labelled case.
@@ -308,9 +311,11 @@ async fn run_all<'a>(pool: &Pool, cases: &'a [Case], router: &Router) -> Vec<Tes
 fn report(tested: &[Tested<'_>]) -> String {
     let row = |one: &Tested<'_>| {
         let got = match &one.outcome {
-            Ok(routed) => routed.decision.fallback.clone().unwrap_or_else(|| {
-                format!("{} ({})", routed.decision.route.kind(), routed.decision.route.parts())
-            }),
+            Ok(routed) => routed
+                .decision
+                .fallback
+                .clone()
+                .unwrap_or_else(|| format!("{} ({})", routed.decision.route.kind(), routed.decision.route.parts())),
             Err(error) => error.message().to_owned(),
         };
         vec![one.word().to_owned(), one.case.expected.clone(), got, one.case.label.clone()]

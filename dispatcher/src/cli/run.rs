@@ -77,9 +77,20 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
     } else {
         format!("{} was submitted before with this --once key; following it", placed.id)
     });
+    follow_task(call, &reached, placed.id, signals, deadline).await
+}
+
+/// Follows a task to its end, prints what it brought; gives the exit code.
+pub(super) async fn follow_task(
+    call: &Call,
+    reached: &Reached,
+    id: TaskId,
+    signals: Signals,
+    deadline: Option<Instant>,
+) -> Result<u8> {
     let task = Follow {
-        reached: &reached,
-        id: placed.id,
+        reached,
+        id,
         signals,
         deadline,
         progress: Progress::new(),

@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use motorpool::domain::lane::Lane;
 use motorpool::domain::options::PermissionMode;
 use motorpool::settings::{self, Scope};
-use motorpool::{Class, Error, ErrorKind, Filter, Result, Spec, State, TaskId, TaskRecord};
+use motorpool::{Class, Error, ErrorKind, Filter, GroupId, GroupKind, Id, Result, Spec, State, TaskId, TaskRecord};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -117,6 +117,10 @@ pub(super) async fn result(call: &Call, matches: &ArgMatches) -> Result<u8> {
     reach::check(call)?;
     let reached = reach::reach(call, Wish::Look).await?;
     let until = limit.map(|limit| Instant::now() + limit);
+    let id = match id {
+        Id::Task(id) => id,
+        Id::Group(id) => return super::group::result(call, &reached, id, matches.get_flag("wait"), until).await,
+    };
     let mut record = reached.task(id).await?;
     if !matches.get_flag("wait") {
         return conclude(&record, call.json);
@@ -212,14 +216,14 @@ pub(super) fn cancel_command() -> Command {
 
 pub(super) async fn cancel(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let ids = matches.get_many::<String>("id").into_iter().flatten();
-    let ids: Vec<TaskId> = ids.map(|id| id.parse()).collect::<Result<_>>()?;
+    let ids: Vec<Id> = ids.map(|id| id.parse()).collect::<Result<_>>()?;
     call.refuse_inside_run("cancel")?;
     let reason = matches.get_one::<String>("reason").map_or("cancelled on request", String::as_str);
     reach::check(call)?;
     let reached = reach::reach(call, Wish::Look).await?;
     let mut before = Vec::new();
     for id in &ids {
-        before.push(reached.task(*id).await?.state);
+        before.push(reached.state(*id).await?);
     }
     for id in &ids {
         reached.pool.cancel(*id, reason).await?;
@@ -227,7 +231,7 @@ pub(super) async fn cancel(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let until = Instant::now() + PROOF;
     let (mut items, mut wrong) = (Vec::new(), Vec::new());
     for (id, before) in ids.iter().zip(before) {
-        let state = reached.pool.wait(*id, Some(until)).await?.state;
+        let state = reached.pool.wait_for(*id, Some(until)).await?.state();
         items.push(json!({ "id": id, "state": state.word() }));
         match cancelled_text(*id, before, state) {
             Ok(words) => tell(&words),
@@ -246,7 +250,7 @@ pub(super) async fn cancel(call: &Call, matches: &ArgMatches) -> Result<u8> {
 }
 
 /// What became of a task that was to be stopped.
-fn cancelled_text(id: TaskId, before: State, state: State) -> Result<String> {
+fn cancelled_text(id: Id, before: State, state: State) -> Result<String> {
     if state == State::Cancelled {
         let already = if before == state { " already" } else { "" };
         return Ok(format!("{id} is{already} cancelled"));
@@ -276,6 +280,10 @@ pub(super) async fn retry(call: &Call, matches: &ArgMatches) -> Result<u8> {
     reach::check(call)?;
     call.refuse_inside_run("retry")?;
     let reached = reach::reach(call, Wish::Submit).await?;
+    let id = match id {
+        Id::Task(id) => id,
+        Id::Group(id) => return retry_chain(call, &reached, id).await,
+    };
     reached.task(id).await?;
     let made = reached.pool.retry(id).await?;
     if !made.fresh {
@@ -294,6 +302,21 @@ pub(super) async fn retry(call: &Call, matches: &ArgMatches) -> Result<u8> {
     Ok(0)
 }
 
+async fn retry_chain(call: &Call, reached: &Reached, id: GroupId) -> Result<u8> {
+    reached.group(id).await?;
+    let made = reached.pool.retry_chain(id).await?;
+    let state = reached.state(made.id.into()).await?;
+    if !made.fresh {
+        tell(&format!("{id} was tried anew before, as {} ({state}); no second chain is made", made.id));
+    }
+    if call.json {
+        print_json(&json!({ "id": made.id, "state": state.word(), "created": made.fresh, "retry_of": id }))?;
+    } else {
+        print(&format!("{}\n", made.id))?;
+    }
+    Ok(0)
+}
+
 pub(super) fn list_command() -> Command {
     let state = Arg::new("state").long("state").value_name("STATE").action(ArgAction::Append).value_delimiter(',');
     looking(
@@ -301,6 +324,9 @@ pub(super) fn list_command() -> Command {
             .about("List tasks, newest first")
             .arg(state.help("only tasks in this state; repeat it for more"))
             .arg(Arg::new("tag").long("tag").value_name("TAG").help("only tasks with this tag"))
+            .arg(
+                Arg::new("kind").long("kind").value_name("KIND").default_value("tasks").help("tasks, chains or batches"),
+            )
             .arg(Arg::new("limit").long("limit").value_name("N").default_value("20").help("at most so many, up to 1000"))
             .arg(Arg::new("cursor").long("cursor").value_name("ID").help("go on behind this task: the cursor of the page before"))
             .arg(json_arg("print {items, cursor}; items without outputs and runs, which `show` has"))
@@ -314,6 +340,20 @@ pub(super) async fn list(call: &Call, matches: &ArgMatches) -> Result<u8> {
         Some(limit) if (1..=1000).contains(&limit) => limit,
         _ => return Err(Error::usage("--limit is not a whole number from 1 to 1000").hint("as in --limit 50")),
     };
+    let kind = match matches.get_one::<String>("kind").map(String::as_str) {
+        Some("chains") => Some(GroupKind::Chain),
+        Some("batches") => Some(GroupKind::Batch),
+        Some("tasks") | None => None,
+        Some(other) => {
+            return Err(Error::usage(format!("--kind: {other:?} is no kind")).hint("give tasks, chains or batches"));
+        }
+    };
+    if let Some(kind) = kind {
+        let cursor = matches.get_one::<String>("cursor").map(String::as_str);
+        reach::check(call)?;
+        let reached = reach::reach(call, Wish::Look).await?;
+        return super::group::list(call, &reached, kind, limit, cursor).await;
+    }
     let filter = Filter {
         states: states.map(|state| state.parse()).collect::<Result<_>>()?,
         tag: matches.get_one::<String>("tag").cloned(),
@@ -379,7 +419,12 @@ pub(super) fn show_command() -> Command {
 pub(super) async fn show(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let id = id_of(matches)?;
     reach::check(call)?;
-    let record = reach::reach(call, Wish::Look).await?.task(id).await?;
+    let reached = reach::reach(call, Wish::Look).await?;
+    let id = match id {
+        Id::Task(id) => id,
+        Id::Group(id) => return super::group::show(&reached, id, call.json).await,
+    };
+    let record = reached.task(id).await?;
     if call.json {
         print_json(&super::show::json(&record))?;
     } else {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use motorpool::pool::{Glance, Pool};
-use motorpool::{Chunk, ErrorKind, Result, State, TaskId, TaskRecord};
+use motorpool::{Chunk, ErrorKind, Id, Result, State, TaskId, TaskRecord};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::reach::{self, Wish};
+use super::reach::{self, Reached, Wish};
 use super::task::looking;
 use super::{Call, id_arg, id_of, json_arg};
 use crate::term::live::Live;
@@ -38,11 +38,33 @@ pub(super) async fn logs(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let (id, follow) = (id_of(matches)?, matches.get_flag("follow"));
     reach::check(call)?;
     let reached = reach::reach(call, Wish::Look).await?;
+    let tasks: Vec<TaskId> = match id {
+        Id::Task(id) => vec![id],
+        // One after the other, as they stand there.
+        Id::Group(id) => reached.group(id).await?.tasks().map(|record| record.id).collect(),
+    };
+    let mut items = Vec::new();
+    for task in &tasks {
+        if tasks.len() > 1 && !call.json {
+            tell(&format!("== {task}"));
+        }
+        if !logs_of(call, &reached, *task, follow, &mut items).await? {
+            return Ok(0);
+        }
+    }
+    if call.json && !follow {
+        print_json(&json!({ "items": items, "cursor": null }))?;
+    }
+    Ok(0)
+}
+
+/// What one task said; whether anybody reads it still.
+async fn logs_of(call: &Call, reached: &Reached, id: TaskId, follow: bool, items: &mut Vec<Value>) -> Result<bool> {
     reached.task(id).await?;
-    let pool = reached.pool;
+    let pool = reached.pool.clone();
     let mut reader = Reader { pool: pool.clone(), id, run: 1, cursor: "0".into(), ended: 0, said: Vec::new() };
     let mut watch = pool.watch(id).await;
-    let (mut items, mut live) = (Vec::new(), Live::default());
+    let mut live = Live::default();
     loop {
         // Asked before the output is read: what a run said before it ended is read then.
         let step = match watch.look().await {
@@ -66,7 +88,7 @@ pub(super) async fn logs(call: &Call, matches: &ArgMatches) -> Result<u8> {
                 (false, _) => print(&said.text(&mut live))?,
             };
             if !is_open {
-                return Ok(0);
+                return Ok(false);
             }
         }
         if !follow || !glance.state.is_unfinished() {
@@ -77,11 +99,8 @@ pub(super) async fn logs(call: &Call, matches: &ArgMatches) -> Result<u8> {
         }
         watch.news(Instant::now() + PACE).await;
     }
-    if call.json && !follow {
-        print_json(&json!({ "items": items, "cursor": null }))?;
-    }
     print(live.end())?;
-    Ok(0)
+    Ok(true)
 }
 
 /// What there is to tell of a run.

@@ -393,6 +393,20 @@ impl ChainStep {
 }
 
 impl FanOut {
+    /// In an embedded pool its tasks work in the submitter's project directory.
+    pub fn work_in(&mut self, project_dir: Option<&str>) {
+        let dir = || project_dir.map(str::to_owned);
+        for item in &mut self.items {
+            match item {
+                Item::Task(spec) => spec.project_dir = dir(),
+                Item::Chain(chain) => chain.project_dir = dir(),
+            }
+        }
+        if let Some(spec) = &mut self.collect {
+            spec.project_dir = dir();
+        }
+    }
+
     /// Its records, ids rising in the order of the items: those of each item, the task that collects, the batch.
     ///
     /// # Errors

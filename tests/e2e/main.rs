@@ -11,3 +11,4 @@ mod options;
 mod place;
 mod stop;
 mod task;
+mod whole;

@@ -135,7 +135,8 @@ async fn a_fan_out_prints_every_item_in_order_and_what_failed_apart() {
 #[tokio::test]
 async fn a_result_is_rejected_with_another_model_and_then_approved() {
     let user = User::new(Cli::Real).await;
-    let submitted = user.motorpool("one", &["submit", "--review", "--model", "haiku", "--json", "Draft it.\n@say draft"]).await;
+    let submitted =
+        user.motorpool("one", &["submit", "--review", "--model", "haiku", "--json", "Draft it.\n@say draft"]).await;
     assert_eq!(submitted.code, Some(0), "{submitted:#?}");
     let done = user.motorpool("one", &["result", "t1", "--wait"]).await;
     assert_done(&done, 0, "draft", &user);

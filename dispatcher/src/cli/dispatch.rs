@@ -53,6 +53,7 @@ pub(super) async fn serve(call: Call) -> Result<u8> {
     let offer = call.settings.http.map(|address| offer(&call, address));
     let call = Arc::new(call);
     let project_dir = call.settings.redis_url.is_none().then(|| call.project_dir());
+    let router = super::route::router(&call, None)?;
     let coordinator = options::coordinator(&call)?;
     let reaching = Arc::clone(&call);
     // Membership in the embedded pool, once it was reached.
@@ -78,7 +79,7 @@ pub(super) async fn serve(call: Call) -> Result<u8> {
             }
         })
     });
-    let desk = Arc::new(Desk::new(reach, wake, project_dir, coordinator));
+    let desk = Arc::new(Desk::new(reach, wake, project_dir, coordinator, router));
     let signals = Signals::count()?;
     let end = CancellationToken::new();
     let http = match &offer {

@@ -183,14 +183,7 @@ impl Work {
         let of_chain = |chain: &motorpool::Chain| chain.steps.iter().map(|step| step.options.clone()).collect();
         match self {
             Self::Chain(chain) => of_chain(chain),
-            Self::FanOut(fan_out) => fan_out
-                .items
-                .iter()
-                .flat_map(|item| match item {
-                    motorpool::domain::chain::Item::Task(spec) => vec![spec.options.clone()],
-                    motorpool::domain::chain::Item::Chain(chain) => of_chain(chain),
-                })
-                .collect(),
+            Self::FanOut(fan_out) => fan_out.options_of_parts().cloned().collect(),
         }
     }
 

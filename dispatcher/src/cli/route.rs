@@ -22,7 +22,7 @@ const CASES: &str = include_str!("../../../shared/route/cases.json");
 const FILE_BYTES: u64 = 1024 * 1024;
 
 /// How work is classified here.
-pub(crate) fn router(call: &Call, project_dir: Option<String>) -> Result<Router> {
+pub(super) fn router(call: &Call, project_dir: Option<String>) -> Result<Router> {
     let prompt = call.settings.routing_prompt.as_deref().map(|file| read("--routing-prompt", file)).transpose()?;
     if prompt.as_ref().is_some_and(|prompt| prompt.trim().is_empty()) {
         return Err(Error::usage("the file of --routing-prompt is empty").hint("leave it out for Motorpool's own"));

@@ -6,7 +6,7 @@
 use motorpool::domain::limits;
 use motorpool::domain::options::TABLE;
 use motorpool::error::nearest;
-use motorpool::{Error, Result, TaskId, TaskOptions};
+use motorpool::{Error, Id, Result, TaskOptions};
 use serde_json::{Map, Value};
 
 /// Longest wait that a tool takes, in seconds.
@@ -68,6 +68,15 @@ impl Args {
         }
     }
 
+    /// An object.
+    pub(super) fn object(&mut self, name: &'static str) -> Result<Option<Value>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(value @ Value::Object(_)) => Ok(Some(value)),
+            Some(other) => Err(unfit(name, &other, "an object")),
+        }
+    }
+
     /// true or false.
     pub(super) fn flag(&mut self, name: &'static str) -> Result<bool> {
         match self.take(name) {
@@ -89,8 +98,8 @@ impl Args {
     }
 
     /// The ids that were named, in order, each once.
-    pub(super) fn ids(&mut self) -> Result<Vec<TaskId>> {
-        let mut ids: Vec<TaskId> = Vec::new();
+    pub(super) fn ids(&mut self) -> Result<Vec<Id>> {
+        let mut ids: Vec<Id> = Vec::new();
         for name in ID_NAMES {
             let texts = match self.take(name) {
                 None => continue,
@@ -101,8 +110,10 @@ impl Args {
                 Some(other) => return Err(unfit(name, &other, "a list of ids, as in [\"t17\"]")),
             };
             for text in texts {
-                let id: TaskId = limits::cut_middle(text.trim(), 60).parse().map_err(|error: Error| {
-                    Error::usage(error.message()).hint("an id is t and a number, as in t17; pool_view tasks lists them")
+                let id: Id = limits::cut_middle(text.trim(), 60).parse().map_err(|error: Error| {
+                    Error::usage(error.message()).hint(
+                        "an id is t, c or b (task, chain, batch) and a number, as in t17; pool_view tasks lists them",
+                    )
                 })?;
                 if !ids.contains(&id) {
                     ids.push(id);
@@ -116,7 +127,7 @@ impl Args {
     }
 
     /// The ids that were named; there must be one.
-    pub(super) fn needed_ids(&mut self) -> Result<Vec<TaskId>> {
+    pub(super) fn needed_ids(&mut self) -> Result<Vec<Id>> {
         let ids = self.ids()?;
         if ids.is_empty() {
             return Err(Error::usage("ids is missing").hint("name them, as in {\"ids\": [\"t17\"]}"));
@@ -140,6 +151,11 @@ impl Args {
             }
         }
         TaskOptions::from_json(&self.rest)
+    }
+
+    /// All that is left, as a definition of a chain or fan-out has it.
+    pub(super) fn definition(self) -> Map<String, Value> {
+        self.rest
     }
 
     /// Nothing may be left.
@@ -179,7 +195,7 @@ mod tests {
             [json!({"ids": ["t1", "t2"]}), json!({"ids": "t1", "id": "t2"}), json!({"task_id": ["t1", " t2", "t1"]})]
         {
             let mut args = args(given.clone());
-            assert_eq!(args.needed_ids().unwrap(), [TaskId::new(1), TaskId::new(2)], "{given}");
+            assert_eq!(args.needed_ids().unwrap(), [1, 2].map(|n| Id::Task(motorpool::TaskId::new(n))), "{given}");
             args.end().unwrap();
         }
     }

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use motorpool::pool::{Glance, NewsMark};
-use motorpool::{Error, ErrorKind, Pool, Result, TaskId, TaskRecord};
+use motorpool::pool::{Glance, Known, News, NewsMark};
+use motorpool::{Error, ErrorKind, GroupId, Id, Pool, Result, TaskId, TaskRecord};
 use rmcp::RoleServer;
 use rmcp::model::{ProgressNotificationParam, ProgressToken};
 use rmcp::service::{Peer, RequestContext};
@@ -91,6 +91,37 @@ impl Call {
         self.desk.answered(&self.coordinator, &self.delivery, marks).await
     }
 
+    /// The same for anything.
+    pub(super) async fn names_any<'a>(&self, known: impl IntoIterator<Item = &'a Known>) -> Result<()> {
+        if self.looks_on {
+            return Ok(());
+        }
+        let news = known.into_iter().filter(|one| !one.state().is_unfinished());
+        let marks: Vec<NewsMark> = news.filter_map(News::mark_of).collect();
+        self.desk.answered(&self.coordinator, &self.delivery, marks).await
+    }
+
+    /// Anything by its id, or what to do where there is none.
+    pub(super) async fn known(&self, id: Id) -> Result<Known> {
+        let pool = self.pool().await?;
+        match id {
+            Id::Task(id) => Ok(Known::Task(Box::new(find(&pool, id).await?))),
+            Id::Group(group) => match pool.group_view(group).await {
+                Err(error) if error.kind() == ErrorKind::Refused => {
+                    let newest = pool.groups(group.kind, None, 1).await?.first().map(|view| view.group.id);
+                    let kind = group.kind.word();
+                    let known = match newest {
+                        Some(newest) => format!("the newest is {newest}"),
+                        None => format!("there is no {kind} yet"),
+                    };
+                    Err(Error::refused(format!("no {kind} {group}"))
+                        .hint(format!("{known}; pool_view tasks lists tasks")))
+                }
+                view => Ok(Known::Group(Box::new(view?))),
+            },
+        }
+    }
+
     /// A record, or what to do where there is none.
     pub(super) async fn find(&self, id: TaskId) -> Result<TaskRecord> {
         let pool = self.pool().await?;
@@ -99,7 +130,11 @@ impl Call {
 
     /// Waits until a task is over or up for review, at most until the deadline, and shows how far it is; says whether
     /// the caller still waits.
-    pub(super) async fn follow(&mut self, id: TaskId, until: Instant) -> Result<bool> {
+    pub(super) async fn follow(&mut self, id: impl Into<Id>, until: Instant) -> Result<bool> {
+        let id = match id.into() {
+            Id::Task(id) => id,
+            Id::Group(id) => return self.follow_group(id, until).await,
+        };
         let pool = self.pool().await?;
         let mut watch = pool.watch(id).await;
         let mut next_word = Instant::now();
@@ -123,6 +158,36 @@ impl Call {
                 () = watch.news(until.min(next_word)) => {}
                 // The answer is dropped by then.
                 () = self.ended.cancelled() => return Ok(false),
+            }
+        }
+    }
+
+    /// As [`Call::follow`]: its members are many, so they are looked at as a whole now and then.
+    async fn follow_group(&mut self, id: GroupId, until: Instant) -> Result<bool> {
+        let pool = self.pool().await?;
+        let mut next_word = Instant::now();
+        loop {
+            let step = until.min(Instant::now() + Duration::from_secs(2));
+            let known = tokio::select! {
+                known = pool.wait_for(id, Some(step)) => known,
+                () = self.ended.cancelled() => return Ok(false),
+            };
+            let view = match known {
+                Ok(Known::Group(view)) => view,
+                Ok(Known::Task(_)) => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::Redis && Instant::now() < until => {
+                    self.progress.tell(&format!("{id}: reconnecting to Redis: {}", error.message())).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if !view.state.is_unfinished() || Instant::now() >= until {
+                return Ok(true);
+            }
+            if Instant::now() >= next_word && self.progress.token.is_some() {
+                next_word = Instant::now() + PROGRESS_EVERY;
+                let words = super::whole::progress(&pool, &view).await;
+                self.progress.tell(&words).await;
             }
         }
     }

@@ -49,7 +49,7 @@ pub(super) fn head(record: &TaskRecord) -> String {
 }
 
 /// A head may hold words of others; it stays one line.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -62,38 +62,52 @@ pub(super) fn output(record: &TaskRecord) -> Option<String> {
 /// What the fence of an output and the words about a cut take.
 const AROUND: usize = 160;
 
-/// How many of these can be named in an answer, one at least.
-pub(super) fn fitting(records: &[(TaskRecord, &'static str)], longest: usize) -> usize {
-    let mut left = longest;
-    let fits = records.iter().take_while(|(record, note)| {
-        let size = head(record).chars().count() + note.len() + AROUND;
-        let fits = size <= left;
-        left = left.saturating_sub(size);
-        fits
-    });
-    fits.count().max(1).min(records.len())
+/// Something that an answer names: a line or more, and what it brought.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    /// Whose words the output is.
+    pub(super) id: String,
+    pub(super) head: String,
+    pub(super) output: String,
+    /// What went wrong is wanted first.
+    pub(super) failed: bool,
 }
 
-/// Several records, each with its head and its share of what may be said in all; `notes` stand behind their heads.
-pub(super) fn records(records: &[(TaskRecord, &'static str)], longest: usize) -> String {
-    let heads: Vec<String> = records.iter().map(|(record, note)| format!("{}{note}", head(record))).collect();
-    let outputs: Vec<String> = records.iter().map(|(record, _)| output(record).unwrap_or_default()).collect();
-    let taken: usize = heads.iter().map(|head| head.chars().count() + AROUND).sum();
+impl Piece {
+    /// A task; `note` stands behind its head.
+    pub(super) fn of(record: &TaskRecord, note: &str) -> Self {
+        Self {
+            id: record.id.to_string(),
+            head: format!("{}{note}", head(record)),
+            output: output(record).unwrap_or_default(),
+            failed: record.state == State::Failed,
+        }
+    }
+
+    /// What it takes without its output.
+    pub(super) fn size(&self) -> usize {
+        self.head.chars().count() + AROUND
+    }
+}
+
+/// Several pieces, each with its head and its share of what may be said in all.
+pub(super) fn pieces(pieces: &[Piece], longest: usize) -> String {
+    let taken: usize = pieces.iter().map(Piece::size).sum();
     let left = longest.saturating_sub(taken);
     // Failures first: what went wrong is short and wanted most.
-    let mut order: Vec<usize> = (0..records.len()).collect();
-    order.sort_by_key(|at| records[*at].0.state != State::Failed);
-    let sizes: Vec<usize> = outputs.iter().map(|output| output.chars().count()).collect();
+    let mut order: Vec<usize> = (0..pieces.len()).collect();
+    order.sort_by_key(|at| !pieces[*at].failed);
+    let sizes: Vec<usize> = pieces.iter().map(|piece| piece.output.chars().count()).collect();
     let shares = share_out(&sizes, &order, left);
     let mut text = String::new();
-    for (at, (record, _)) in records.iter().enumerate() {
+    for (at, piece) in pieces.iter().enumerate() {
         if at > 0 {
             text.push('\n');
         }
-        text.push_str(&heads[at]);
+        text.push_str(&piece.head);
         text.push('\n');
-        if !outputs[at].is_empty() {
-            text.push_str(&fenced(&record.id.to_string(), &outputs[at], shares[at]));
+        if !piece.output.is_empty() {
+            text.push_str(&fenced(&piece.id, &piece.output, shares[at]));
         }
     }
     text
@@ -101,7 +115,7 @@ pub(super) fn records(records: &[(TaskRecord, &'static str)], longest: usize) ->
 
 /// One record.
 pub(super) fn record(record: &TaskRecord) -> String {
-    records(&[(record.clone(), "")], LONGEST)
+    pieces(&[Piece::of(record, "")], LONGEST)
 }
 
 /// How many characters each may have of what is left: all get the same, what one does not need goes to the others, in
@@ -230,8 +244,8 @@ mod tests {
         let text = record(&completed(&long));
         assert!(text.chars().count() <= LONGEST, "{}", text.chars().count());
         assert!(text.contains("left out; pool_result t17 with full: true has all"), "{text}");
-        let many: Vec<_> = (0..20).map(|_| (completed(&long), "")).collect();
-        let text = records(&many, LONGEST);
+        let many: Vec<_> = (0..20).map(|_| Piece::of(&completed(&long), "")).collect();
+        let text = pieces(&many, LONGEST);
         assert!(text.chars().count() <= LONGEST, "{}", text.chars().count());
         assert_eq!(text.matches("t17 completed").count(), 20);
     }

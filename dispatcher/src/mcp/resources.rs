@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use motorpool::domain::event::Event;
 use motorpool::pool::{Notice, Notices};
-use motorpool::{Error, ErrorKind, Filter, TaskId};
+use motorpool::{Error, ErrorKind, Filter, Id, TaskId};
 use rmcp::ErrorData;
 use rmcp::RoleServer;
 use rmcp::model::{
@@ -32,6 +32,8 @@ use crate::work;
 const SUBSCRIPTIONS: usize = 1_000;
 /// How long what moves is gathered before it is told.
 const TOGETHER: Duration = Duration::from_millis(200);
+/// Most characters of a chain or batch.
+const WHOLE: usize = 200_000;
 /// Most pieces of live output in one reading.
 const PIECES: u64 = 500;
 
@@ -42,7 +44,7 @@ enum Named {
     Slots,
     Slot(String),
     Config,
-    Task(TaskId),
+    Task(Id),
     Output(TaskId),
 }
 
@@ -55,7 +57,7 @@ impl Named {
             ("slots", None, None) => Self::Slots,
             ("slots", Some(id), None) if !id.is_empty() => Self::Slot(id.to_owned()),
             ("config", None, None) => Self::Config,
-            ("tasks" | "results", Some(id), None) => Self::Task(id.parse().ok()?),
+            ("tasks" | "results" | "chains", Some(id), None) => Self::Task(id.parse().ok()?),
             ("tasks", Some(id), Some("output")) => Self::Output(id.parse().ok()?),
             _ => return None,
         };
@@ -67,7 +69,9 @@ impl Named {
         match self {
             Self::Status | Self::Slots | Self::Slot(_) => true,
             Self::Config => false,
-            Self::Task(id) | Self::Output(id) => event.task == *id,
+            Self::Task(Id::Task(id)) | Self::Output(id) => event.task == *id,
+            // Whatever moves may be a member of it.
+            Self::Task(Id::Group(_)) => true,
         }
     }
 }
@@ -91,6 +95,7 @@ pub(super) fn templates() -> Vec<ResourceTemplate> {
         template("pool://tasks/{id}", "task", "all that is known of a task", "application/json"),
         template("pool://results/{id}", "result", "the same", "application/json"),
         template("pool://tasks/{id}/output", "output", "what the last run of a task said", "text/plain"),
+        template("pool://chains/{id}", "chain", "a chain or batch and its members", "application/json"),
         template("pool://slots/{id}", "slot", "one worker", "application/json"),
     ]
 }
@@ -126,7 +131,12 @@ pub(super) async fn read(desk: &Desk, uri: &str) -> Result<ReadResourceResult, E
                 pool.workers().await?.iter().find(|worker| worker.id.starts_with(id.as_str())).map(work::slot_json)
             }
             Named::Config => Some(serde_json::to_value(pool.defaults().await?).unwrap_or_default()),
-            Named::Task(id) => {
+            Named::Task(Id::Group(id)) => match pool.group_view(*id).await {
+                Ok(view) => Some(super::whole::json(&pool, &view, WHOLE).await?),
+                Err(error) if error.kind() == ErrorKind::Refused => None,
+                Err(error) => return Err(error),
+            },
+            Named::Task(Id::Task(id)) => {
                 let record = pool.find(*id).await?;
                 record.map(|record| serde_json::to_value(record_json(&record)).unwrap_or_default())
             }
@@ -291,8 +301,8 @@ mod tests {
         for (uri, expected) in [
             ("pool://status", Some(Named::Status)),
             ("pool://slots/w1", Some(Named::Slot("w1".into()))),
-            ("pool://tasks/t17", Some(Named::Task(TaskId::new(17)))),
-            ("pool://results/t17", Some(Named::Task(TaskId::new(17)))),
+            ("pool://tasks/t17", Some(Named::Task(TaskId::new(17).into()))),
+            ("pool://results/t17", Some(Named::Task(TaskId::new(17).into()))),
             ("pool://tasks/t17/output", Some(Named::Output(TaskId::new(17)))),
             ("pool://tasks", None),
             ("pool://tasks/17", None),

@@ -3,7 +3,8 @@
 //! The task of a call that makes work has the id of that work. A wait has no record; its id says all there is to know
 //! of it. An id that nobody knows is a task that failed: a host that is told an error asks for ever.
 
-use motorpool::{Error, ErrorKind, Result, State, TaskId, TaskRecord};
+use motorpool::pool::{GroupView, Known};
+use motorpool::{Error, ErrorKind, GroupId, Id, Result, State, TaskRecord};
 use rmcp::ErrorData;
 use rmcp::model::{DetailedTask, GetTaskResult, JsonObject, Task, TaskPayload, TaskStatus};
 use serde_json::{Value, json};
@@ -12,6 +13,7 @@ use super::answer::{in_line, tool_result};
 use super::call::Call;
 use super::digest;
 use super::tools::wait::{self, Wait};
+use super::whole;
 use crate::term::time::{now_ms, rfc3339};
 
 /// How long a host waits between two looks at a task, in milliseconds.
@@ -33,6 +35,17 @@ pub(super) fn of(record: &TaskRecord) -> Task {
     )
     .with_status_message(digest::head(record))
     .with_poll_interval_ms(poll_ms)
+}
+
+/// The task of a call that made a chain or batch.
+pub(super) fn of_group(view: &GroupView) -> Task {
+    let moved = view.tasks().flat_map(|record| [record.ended_ms, record.started_ms]).flatten().max();
+    let created_ms = view.group.created_ms;
+    let poll_ms = if now_ms().saturating_sub(created_ms) > WHILE_MS { SLOW_POLL_MS } else { POLL_MS };
+    let moved_ms = moved.unwrap_or(created_ms);
+    Task::new(view.group.id.to_string(), status(view.state), rfc3339(created_ms), rfc3339(moved_ms))
+        .with_status_message(whole::head(view))
+        .with_poll_interval_ms(poll_ms)
 }
 
 fn status(state: State) -> TaskStatus {
@@ -77,7 +90,10 @@ async fn look(call: &mut Call, id: &str) -> Result<DetailedTask> {
         };
         return Ok(DetailedTask::new(of_wait(&wait), payload));
     }
-    let id: TaskId = id.parse()?;
+    let id = match id.parse()? {
+        Id::Task(id) => id,
+        Id::Group(id) => return look_at_group(call, id).await,
+    };
     // Without its texts, which may be long, as long as it is asked for again and again.
     let short = call.pool().await?.find_short(id).await?;
     let record = match short.filter(|record| status(record.state) == TaskStatus::Working) {
@@ -100,6 +116,26 @@ async fn look(call: &mut Call, id: &str) -> Result<DetailedTask> {
         _ => TaskPayload::Working,
     };
     Ok(DetailedTask::new(of(&record), payload))
+}
+
+async fn look_at_group(call: &mut Call, id: GroupId) -> Result<DetailedTask> {
+    let known = call.known(id.into()).await?;
+    let Known::Group(view) = &known else { return Err(Error::refused(format!("no chain or batch {id}"))) };
+    if let Some(name) = &view.group.coordinator {
+        call.speak_for(name);
+    }
+    let payload = match status(view.state) {
+        TaskStatus::Completed => {
+            call.names_any([&known]).await?;
+            completed(whole::text(&call.pool().await?, &known).await?, view.state == State::Failed)
+        }
+        TaskStatus::Cancelled => {
+            call.names_any([&known]).await?;
+            TaskPayload::Cancelled
+        }
+        _ => TaskPayload::Working,
+    };
+    Ok(DetailedTask::new(of_group(view), payload))
 }
 
 fn completed(text: String, is_error: bool) -> TaskPayload {
@@ -130,7 +166,7 @@ pub(super) async fn cancel(call: &Call, id: &str) -> std::result::Result<(), Err
         ErrorKind::Usage | ErrorKind::Refused => ErrorData::invalid_params(in_line(&error), None),
         _ => ErrorData::internal_error(in_line(&error), None),
     };
-    let id: TaskId = id.parse().map_err(told)?;
+    let id: Id = id.parse().map_err(told)?;
     let pool = call.pool().await.map_err(told)?;
     pool.cancel(id, "stopped by the coordinator").await.map(drop).map_err(told)
 }

@@ -393,6 +393,15 @@ impl ChainStep {
 }
 
 impl FanOut {
+    /// The options of its tasks and steps.
+    pub fn options_of_parts(&self) -> impl Iterator<Item = &TaskOptions> {
+        let of_item = |item| match item {
+            &Item::Task(ref spec) => vec![&spec.options],
+            Item::Chain(chain) => chain.steps.iter().map(|step| &step.options).collect(),
+        };
+        self.items.iter().flat_map(of_item).chain(self.collect.iter().map(|spec| &spec.options))
+    }
+
     /// In an embedded pool its tasks work in the submitter's project directory.
     pub fn work_in(&mut self, project_dir: Option<&str>) {
         let dir = || project_dir.map(str::to_owned);

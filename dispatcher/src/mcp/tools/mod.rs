@@ -3,6 +3,7 @@
 //! Options of a task are spelled out in `pool_run` alone. Schemas are written by hand, as short as they can be: the
 //! coordinator pays for each of them. Not here: what the arguments mean (`args.rs`), what the pool does (the library).
 
+pub(super) mod group;
 pub(super) mod review;
 pub(super) mod task;
 pub(super) mod view;
@@ -51,6 +52,68 @@ const TABLE: &[Row] = &[
         description: "Start a task and get its id at once; pool_wait hands its result over. Takes every option of \
                       pool_run.",
         arguments: || json!({"prompt": {"type": "string"}}),
+        needed: &["prompt"],
+        is_read: false,
+        has_options: false,
+        always_loaded: false,
+    },
+    Row {
+        name: "pool_fan_out",
+        description: "Run many tasks at once: one batch, results in input order, failures by name. Takes every option of \
+                      pool_run, for all items; an item's own win. An item is a prompt, {prompt, options...} or a chain \
+                      {steps}.",
+        arguments: || {
+            json!({"items": {"type": "array"}, "collect": text("prompt of a task that gathers them all; {outputs} is what they gave"),
+                "wait_s": count("0: the ids at once")})
+        },
+        needed: &["items"],
+        is_read: false,
+        has_options: false,
+        always_loaded: false,
+    },
+    Row {
+        name: "pool_chain",
+        description: "Run steps one after the other and wait for the last one's result. A prompt may hold {previous_output} \
+                      and {steps.NAME.VAR}, taken by output_vars ({VAR: \"path.in.json\"}) from step NAME. retries: of \
+                      failed work; then recovery_prompt ({error}). Takes every option of pool_run, for all steps or in \
+                      one.",
+        arguments: || {
+            json!({"steps": {"type": "array", "items": {"type": "object", "properties": {
+                "name": {"type": "string"}, "prompt": {"type": "string"}, "output_vars": {"type": "object"},
+                "retries": {"type": "integer"}, "recovery_prompt": {"type": "string"}}}},
+                "wait_s": {"type": "integer"}})
+        },
+        needed: &["steps"],
+        is_read: false,
+        has_options: false,
+        always_loaded: false,
+    },
+    Row {
+        name: "pool_submit_chain",
+        description: "Start a chain (see pool_chain) and get its id at once; pool_wait hands its result over.",
+        arguments: || json!({"steps": {"type": "array"}}),
+        needed: &["steps"],
+        is_read: false,
+        has_options: false,
+        always_loaded: false,
+    },
+    Row {
+        name: "pool_chain_result",
+        description: "How far a chain is: step and its live tail, steps done, cost; its result when it is over. JSON.",
+        arguments: || json!({"id": {"type": "string"}, "wait_s": {"type": "integer"}, "full": {"type": "boolean"}}),
+        needed: &["id"],
+        is_read: true,
+        has_options: false,
+        always_loaded: false,
+    },
+    Row {
+        name: "pool_auto",
+        description: "Let a worker decide whether work is one task, several at once or a chain, and do it so. dry_run: only \
+                      the route. Takes every option of pool_run, for each part.",
+        arguments: || {
+            json!({"prompt": {"type": "string"}, "dry_run": {"type": "boolean"}, "wait_s": {"type": "integer"},
+                "hints": {"type": "object", "description": "max_parallel, max_chain_steps, prefer, domain, decomposition_hints"}})
+        },
         needed: &["prompt"],
         is_read: false,
         has_options: false,
@@ -236,6 +299,11 @@ pub(super) async fn call(name: &str, call: Call) -> Option<Result<Answer>> {
     Some(match name {
         "pool_run" => task::run(call).await,
         "pool_submit" => task::submit(call).await,
+        "pool_fan_out" => group::fan_out(call).await,
+        "pool_chain" => group::chain(call).await,
+        "pool_submit_chain" => group::submit_chain(call).await,
+        "pool_chain_result" => task::result(call).await,
+        "pool_auto" => group::auto(call).await,
         "pool_submit_with_review" => review::submit(call).await,
         "pool_approve_result" => review::approve(call).await,
         "pool_reject_result" => review::reject(call).await,
@@ -258,7 +326,7 @@ mod tests {
         let text = serde_json::to_string(&list).unwrap();
         assert!(text.is_ascii());
         // The bound of the whole set of tools, of which these are a third.
-        assert!(text.len() / 4 < 2_000, "{} characters", text.len());
+        assert!(text.len() / 4 < 2_500, "{} characters", text.len());
         for row in OPTIONS.iter().filter(|row| row.is_built() && row.name != "coordinator") {
             assert_eq!(text.matches(&format!("\"{}\":", row.name)).count(), 1, "{}", row.name);
         }

@@ -67,7 +67,7 @@ pub(super) async fn approve(mut call: Call) -> Result<Answer> {
     let mut tasks = Vec::new();
     for id in ids {
         // None is judged if one of them is not known.
-        tasks.extend(pool.up_for_review(id.into()).await?);
+        tasks.extend(pool.up_for_review(id).await?);
     }
     let mut items = Vec::new();
     for id in tasks {
@@ -84,7 +84,7 @@ pub(super) async fn reject(mut call: Call) -> Result<Answer> {
     let pool = call.desk.pool_for_work().await?;
     let mut tasks = Vec::new();
     for id in ids {
-        tasks.extend(pool.up_for_review(id.into()).await?);
+        tasks.extend(pool.up_for_review(id).await?);
     }
     let mut items = Vec::new();
     for id in tasks {

@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
-use motorpool::{Error, ErrorKind, Pool, Result, Spec, State, TaskId, TaskRecord};
+use motorpool::pool::Known;
+use motorpool::{Error, ErrorKind, Id, Pool, Result, Spec, State, TaskRecord};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::super::answer::{Answer, in_line};
 use super::super::call::Call;
-use super::super::{digest, task};
+use super::super::{digest, task, whole};
 use crate::term::live;
 use crate::term::record::json as record_json;
 use crate::term::time::usd;
@@ -47,7 +48,8 @@ async fn place(call: &mut Call, pool: &Pool) -> Result<(Placed, String)> {
 }
 
 /// An error behind the submission: the task is there, and goes on.
-fn goes_on(id: TaskId) -> impl Fn(Error) -> Error {
+pub(super) fn goes_on(id: impl Into<Id>) -> impl Fn(Error) -> Error {
+    let id = id.into();
     move |error| {
         Error::new(error.kind(), format!("{id} was submitted and goes on; do not start it again. {}", in_line(&error)))
             .hint(format!("pool_wait hands it over; pool_result {id} shows how far it is"))
@@ -55,7 +57,8 @@ fn goes_on(id: TaskId) -> impl Fn(Error) -> Error {
 }
 
 /// The caller gave up. It means the work, if it said so and not only that it waited too long.
-async fn given_up(call: &Call, pool: &Pool, id: TaskId) -> Result<Answer> {
+pub(super) async fn given_up(call: &Call, pool: &Pool, id: impl Into<Id>) -> Result<Answer> {
+    let id = id.into();
     if let Some(reason) = call.delivery.stop_reason() {
         let reason = if reason.is_empty() { "stopped by the coordinator" } else { reason };
         pool.cancel(id, reason).await?;
@@ -76,7 +79,7 @@ async fn mode(pool: &Pool, placed: &Placed, record: &TaskRecord) -> String {
 }
 
 /// What a caller has to know of where a task waits.
-async fn warning(call: &Call, pool: &Pool, lane: &str) -> Option<String> {
+pub(super) async fn warning(call: &Call, pool: &Pool, lane: &str) -> Option<String> {
     // It is submitted: what cannot be asked any more is left out.
     let workers = pool.workers().await.ok()?;
     // Those of an embedded pool that was just started are still coming; where none comes, pool_status says so.
@@ -139,6 +142,11 @@ pub(super) async fn submit(mut call: Call) -> Result<Answer> {
 }
 
 pub(super) async fn result(mut call: Call) -> Result<Answer> {
+    result_of(&mut call).await
+}
+
+/// What `pool_result` and `pool_chain_result` answer.
+pub(super) async fn result_of(call: &mut Call) -> Result<Answer> {
     let ids = call.args.needed_ids()?;
     let wait = call.wait(0)?;
     let full = call.args.flag("full")?;
@@ -150,26 +158,50 @@ pub(super) async fn result(mut call: Call) -> Result<Answer> {
     let until = Instant::now() + wait;
     for id in &ids {
         // Unknown ones are told before anything is waited for.
-        call.find(*id).await?;
+        call.known(*id).await?;
     }
     for id in &ids {
         if !wait.is_zero() && !call.follow(*id, until).await? {
             return Ok(Answer::text("the call was given up; the work goes on"));
         }
     }
-    let mut records = Vec::new();
+    let mut known = Vec::new();
     for id in &ids {
-        records.push(call.find(*id).await?);
+        known.push(call.known(*id).await?);
     }
-    call.names(&records).await?;
-    let failed = records.iter().all(|record| record.state == State::Failed);
-    let answer = match &records[..] {
-        [record] if full => one_full(record, cursor)?,
-        [record] => {
-            let pool = call.pool().await?;
-            one(record, tail(&pool, record).await)
+    call.names_any(&known).await?;
+    let failed = known.iter().all(|one| one.state() == State::Failed);
+    let pool = call.pool().await?;
+    let answer = match &known[..] {
+        [Known::Task(record)] if full => one_full(record, cursor)?,
+        [Known::Task(record)] => one(record, tail(&pool, record).await),
+        [Known::Group(view)] => {
+            let mut value = whole::json(&pool, view, digest::LONGEST).await?;
+            if let Some(last) = view.last_done().filter(|_| full) {
+                let record = call.find(last.id).await?;
+                value["output"] = one_full(&record, cursor)?["output"].take();
+            }
+            value
         }
-        _ => several(&records),
+        _ => {
+            let mut items = Vec::new();
+            let room = digest::LONGEST / known.len();
+            let tasks: Vec<TaskRecord> = known
+                .iter()
+                .filter_map(|one| if let Known::Task(record) = one { Some((**record).clone()) } else { None })
+                .collect();
+            let mut of_tasks = match several(&tasks, room * tasks.len())["items"].take() {
+                Value::Array(items) => items.into_iter(),
+                _ => Vec::new().into_iter(),
+            };
+            for one in &known {
+                match one {
+                    Known::Task(_) => items.extend(of_tasks.next()),
+                    Known::Group(view) => items.push(whole::json(&pool, view, room).await?),
+                }
+            }
+            json!({ "items": items })
+        }
     };
     Ok(Answer::json(&answer).failed_if(failed))
 }
@@ -194,9 +226,15 @@ fn one(record: &TaskRecord, live: Option<String>) -> Value {
     if let Some(live) = live {
         value["live"] = live.into();
     }
+    let left = digest::LONGEST.saturating_sub(value.to_string().chars().count() + 120);
+    put_result(&mut value, record, left);
+    value
+}
+
+/// What a task brought, as far as there is room for it.
+pub(in super::super) fn put_result(value: &mut Value, record: &TaskRecord, left: usize) {
     let structured = record.structured.as_ref().map(Value::to_string).unwrap_or_default();
     let text = record.output.clone().unwrap_or_default();
-    let left = digest::LONGEST.saturating_sub(value.to_string().chars().count() + 120);
     let shares = digest::share_out(&[escaped_size(&structured), escaped_size(&text)], &[0, 1], left);
     if shares[0] == escaped_size(&structured) {
         value["structured"] = record.structured.clone().unwrap_or_default();
@@ -204,9 +242,8 @@ fn one(record: &TaskRecord, live: Option<String>) -> Value {
         value["structured_cut"] = "too long for an answer; full: true has it".into();
     }
     if record.output.is_some() {
-        put_output(&mut value, &text, shares[1]);
+        put_output(value, &text, shares[1]);
     }
-    value
 }
 
 /// An output, or as much of its beginning as an answer has room for.
@@ -259,7 +296,7 @@ fn record_value(record: &TaskRecord) -> Value {
 }
 
 /// Several records as far as an answer has room: what is known of each, and its share of the outputs.
-fn several(records: &[TaskRecord]) -> Value {
+fn several(records: &[TaskRecord], longest: usize) -> Value {
     // Room for a word on each, however many there are.
     let words = (3_000 / records.len().max(1)).clamp(40, 300);
     let item = |record: &TaskRecord| {
@@ -281,7 +318,7 @@ fn several(records: &[TaskRecord]) -> Value {
     let sizes: Vec<usize> = outputs.iter().map(|text| escaped_size(text)).collect();
     let mut order: Vec<usize> = (0..records.len()).collect();
     order.sort_by_key(|at| records[*at].state != State::Failed);
-    let shares = digest::share_out(&sizes, &order, digest::LONGEST.saturating_sub(taken));
+    let shares = digest::share_out(&sizes, &order, longest.saturating_sub(taken));
     for (at, item) in items.iter_mut().enumerate() {
         if !outputs[at].is_empty() {
             put_output(item, &outputs[at], shares[at]);
@@ -297,7 +334,7 @@ pub(super) async fn cancel(mut call: Call) -> Result<Answer> {
     let mut before = Vec::new();
     for id in &ids {
         // None is stopped if one of them is unknown.
-        before.push(call.find(*id).await?.state);
+        before.push(call.known(*id).await?.state());
     }
     let pool = call.pool().await?;
     for id in &ids {
@@ -305,24 +342,27 @@ pub(super) async fn cancel(mut call: Call) -> Result<Answer> {
     }
     let until = Instant::now() + PROOF;
     let mut lines = Vec::new();
-    let mut records = Vec::new();
+    let mut stopped = Vec::new();
     for (id, before) in ids.iter().zip(before) {
         if !call.follow(*id, until).await? {
             return Ok(Answer::text("the call was given up; the tasks are being stopped"));
         }
-        let record = call.find(*id).await?;
-        lines.push(cancelled_text(*id, before, &record));
-        records.push(record);
+        let known = call.known(*id).await?;
+        lines.push(cancelled_text(*id, before, &known));
+        stopped.push(known);
     }
     // What was not stopped has a result, and that is not told here.
-    call.names(records.iter().filter(|record| record.state == State::Cancelled)).await?;
+    call.names_any(stopped.iter().filter(|known| known.state() == State::Cancelled)).await?;
     Ok(Answer::text(lines.join("\n")))
 }
 
-fn cancelled_text(id: TaskId, before: State, record: &TaskRecord) -> String {
-    match record.state {
+fn cancelled_text(id: Id, before: State, known: &Known) -> String {
+    match known.state() {
         State::Cancelled if before == State::Cancelled => format!("{id} cancelled (it was already)"),
-        State::Cancelled => digest::head(record),
+        State::Cancelled => match known {
+            Known::Task(record) => digest::head(record),
+            Known::Group(view) => whole::head(view),
+        },
         state if before == state && state.is_terminal() => {
             format!("{id} {state} (it was over already; nothing is changed; pool_result {id} has its result)")
         }
@@ -349,7 +389,7 @@ mod tests {
             assert!(text.chars().count() > digest::LONGEST - 300, "{}", text.chars().count());
             assert!(output.starts_with(value["output"].as_str().unwrap()));
             let many: Vec<TaskRecord> = (0..30).map(|_| completed(&output)).collect();
-            let text = several(&many).to_string();
+            let text = several(&many, digest::LONGEST).to_string();
             assert!(text.chars().count() <= digest::LONGEST, "{}", text.chars().count());
         }
         let value = one(&completed("short"), None);

@@ -2,13 +2,14 @@
 //!
 //! Not here: what is new for a coordinator (`wait.rs`).
 
+use motorpool::pool::Known;
 use motorpool::{Error, Filter, Result, State};
 use serde_json::{Map, Value, json};
 
 use super::super::answer::Answer;
 use super::super::args::Args;
 use super::super::call::Call;
-use super::super::digest;
+use super::super::{digest, whole};
 use crate::term::counted;
 use crate::term::time::{now_ms, rfc3339, span};
 use crate::work;
@@ -140,7 +141,10 @@ async fn view_task(mut call: Call) -> Result<Answer> {
     let [id] = ids[..] else {
         return Err(Error::usage("one id is wanted").hint("pool_result takes several"));
     };
-    let record = call.find(id).await?;
+    let record = match call.known(id).await? {
+        Known::Task(record) => *record,
+        Known::Group(view) => return Ok(Answer::text(whole::listing(&view))),
+    };
     let mut lines = vec![digest::head(&record)];
     lines.push(format!(
         "created {}, lane {}, attempt {} of {}",

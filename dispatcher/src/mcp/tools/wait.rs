@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use motorpool::domain::limits;
 use motorpool::pool::{Known, News, NewsMark};
-use motorpool::{ErrorKind, Filter, Id, Result, State, TaskId, TaskRecord};
+use motorpool::{ErrorKind, Filter, Id, Result, State, TaskRecord};
 use tokio::time::Instant;
 
 use super::super::answer::Answer;
 use super::super::args::IDS;
 use super::super::call::{Call, PROGRESS_EVERY};
-use super::super::{digest, task};
+use super::super::digest::Piece;
+use super::super::{digest, task, whole};
 use super::task::WAIT_S;
 use super::view::stuck;
 use crate::term::time::now_ms;
@@ -25,7 +26,7 @@ const LOOK_ANYWAY: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wait {
     pub(crate) coordinator: String,
-    ids: Vec<TaskId>,
+    ids: Vec<Id>,
     all: bool,
     /// Milliseconds since 1970.
     pub(crate) created_ms: u64,
@@ -78,7 +79,7 @@ pub(super) async fn wait(mut call: Call) -> Result<Answer> {
     let replay = call.args.count("replay", 100)?;
     call.rest().end()?;
     for id in &ids {
-        call.find(*id).await?;
+        call.known(*id).await?;
     }
     if let Some(count) = replay {
         return replayed(&call, count as usize).await;
@@ -150,30 +151,33 @@ pub(crate) async fn answer_if_any(call: &mut Call, wait: &Wait) -> Result<Option
         return told(call, unseen.news, more).await.map(Some);
     }
     // Before the records: whatever is marked is over in them.
-    let ids: Vec<Id> = wait.ids.iter().map(|id| (*id).into()).collect();
-    let marks = pool.unseen_among(&wait.coordinator, &ids).await?;
+    let marks = pool.unseen_among(&wait.coordinator, &wait.ids).await?;
     // Without their texts as long as something is waited for.
-    let mut records = Vec::new();
+    let mut states = Vec::new();
     for id in &wait.ids {
-        match pool.find_short(*id).await? {
-            Some(record) => records.push(record),
-            None => records.push(call.find(*id).await?),
+        match pool.state_of(*id).await? {
+            Some(state) => states.push(state),
+            None => states.push(call.known(*id).await?.state()),
         }
     }
-    let left = records.iter().filter(|record| record.state.is_unfinished()).count();
-    let is_new = |record: &TaskRecord| marks.iter().any(|mark| mark.id == record.id.into());
-    let is_done = if wait.all { left == 0 } else { left == 0 || records.iter().any(is_new) };
+    let left = states.iter().filter(|state| state.is_unfinished()).count();
+    let is_new = |id: &Id| marks.iter().any(|mark| mark.id == *id);
+    let is_done = if wait.all { left == 0 } else { left == 0 || wait.ids.iter().any(is_new) };
     if !is_done {
         return Ok(None);
     }
     // What was handed over before is shown again where nothing else is left to wait for.
-    let shown = records.into_iter().filter(|record| !record.state.is_unfinished() && (left == 0 || is_new(record)));
+    let over = wait.ids.iter().zip(&states).filter(|(id, state)| !state.is_unfinished() && (left == 0 || is_new(id)));
     let mut whole = Vec::new();
-    for short in shown {
-        let record = call.find(short.id).await?;
-        let mark = NewsMark { id: record.id.into(), number: record.news.unwrap_or(0) };
-        let again = marks.contains(&mark) && record.offered == Some(mark.number);
-        whole.push(News { mark, what: Known::Task(Box::new(record)), again });
+    for (id, _) in over {
+        let what = call.known(*id).await?;
+        let mark = News::mark_of(&what).unwrap_or(NewsMark { id: *id, number: 0 });
+        let offered = match &what {
+            Known::Task(record) => record.offered,
+            Known::Group(view) => view.group.offered,
+        };
+        let again = marks.contains(&mark) && offered == Some(mark.number);
+        whole.push(News { mark, what, again });
     }
     let (mut text, failed) = told(call, whole, 0).await?;
     if left > 0 {
@@ -182,30 +186,40 @@ pub(crate) async fn answer_if_any(call: &mut Call, wait: &Wait) -> Result<Option
     Ok(Some((text, failed)))
 }
 
+/// What an answer says of each of these, as far as there is room: the pieces, and how many have their place.
+async fn pieces(call: &Call, items: &[(Known, &'static str)], longest: usize) -> Result<(Vec<Piece>, usize)> {
+    let pool = call.pool().await?;
+    let mut pieces = Vec::new();
+    let mut left = longest;
+    for (at, (known, note)) in items.iter().enumerate() {
+        let room = left / (items.len() - at);
+        let own = whole::of(&pool, known, note, room.max(1_000)).await?;
+        let size = own.iter().map(Piece::size).sum::<usize>();
+        if at > 0 && size > left {
+            return Ok((pieces, at));
+        }
+        left = left.saturating_sub(size);
+        pieces.extend(own);
+    }
+    Ok((pieces, items.len()))
+}
+
 /// The text of some news, noted as offered.
 async fn told(call: &Call, news: Vec<News>, more: u64) -> Result<(String, bool)> {
     let note = |again: bool| if again { " (handed over before; that answer may not have arrived)" } else { "" };
-    let mut records: Vec<(TaskRecord, &'static str)> =
-        news.into_iter().filter_map(|news| Some((task_of(news.what)?, note(news.again)))).collect();
+    let mut items: Vec<(Known, &'static str)> = news.into_iter().map(|news| (news.what, note(news.again))).collect();
     // What has no room is told by the next call.
     let room = digest::LONGEST - 100;
-    let named = digest::fitting(&records, room);
-    let more = more + (records.len() - named) as u64;
-    records.truncate(named);
-    let failed = records.iter().all(|(record, _)| record.state == State::Failed);
-    call.names(records.iter().map(|(record, _)| record)).await?;
-    let mut text = digest::records(&records, room);
+    let (pieces, named) = pieces(call, &items, room).await?;
+    let more = more + (items.len() - named) as u64;
+    items.truncate(named);
+    let failed = items.iter().all(|(known, _)| known.state() == State::Failed);
+    call.names_any(items.iter().map(|(known, _)| known)).await?;
+    let mut text = digest::pieces(&pieces, room);
     if more > 0 {
         text.push_str(&format!("{more} more; pool_wait again\n"));
     }
     Ok((text, failed))
-}
-
-fn task_of(what: Known) -> Option<TaskRecord> {
-    match what {
-        Known::Task(record) => Some(*record),
-        Known::Group(_) => None,
-    }
 }
 
 async fn replayed(call: &Call, count: usize) -> Result<Answer> {
@@ -214,17 +228,21 @@ async fn replayed(call: &Call, count: usize) -> Result<Answer> {
         return Ok(Answer::text(format!("nothing was handed over yet (coordinator {})", call.coordinator)));
     }
     let found = news.len();
-    let mut records: Vec<_> = news.into_iter().filter_map(|news| Some((task_of(news.what)?, " (again)"))).collect();
+    let mut items: Vec<_> = news.into_iter().map(|news| (news.what, " (again)")).collect();
+    let room = digest::LONGEST - 100;
     // The newest ones, where not all have room.
-    while digest::fitting(&records, digest::LONGEST - 100) < records.len() {
-        records.remove(0);
-    }
-    let left_out = if records.len() < found {
-        format!("{} older ones have no room\n", found - records.len())
-    } else {
-        String::new()
+    let pieces = loop {
+        let (pieces, named) = pieces(call, &items, room).await?;
+        if named == items.len() {
+            break pieces;
+        }
+        items.remove(0);
     };
-    Ok(Answer::text(format!("{}{left_out}", digest::records(&records, digest::LONGEST - 100))))
+    let left_out = match found - items.len() {
+        0 => String::new(),
+        count => format!("{count} older ones have no room\n"),
+    };
+    Ok(Answer::text(format!("{}{left_out}", digest::pieces(&pieces, room))))
 }
 
 /// The unfinished tasks of a coordinator, newest first.
@@ -236,16 +254,16 @@ async fn open(call: &Call, coordinator: &str) -> Result<Vec<TaskRecord>> {
 
 async fn nothing_yet(call: &Call, wait: &Wait) -> Result<String> {
     let mut lines = vec!["nothing new yet; call pool_wait again".to_owned()];
-    let records = if wait.ids.is_empty() {
-        open(call, &wait.coordinator).await?
+    if wait.ids.is_empty() {
+        lines.extend(open(call, &wait.coordinator).await?.iter().take(20).map(digest::head));
     } else {
-        let mut records = Vec::new();
         for id in &wait.ids {
-            records.push(call.find(*id).await?);
+            lines.push(match call.known(*id).await? {
+                Known::Task(record) => digest::head(&record),
+                Known::Group(view) => whole::head(&view),
+            });
         }
-        records
-    };
-    lines.extend(records.iter().take(20).map(digest::head));
+    }
     let status = call.pool().await?.status().await?;
     lines.extend(stuck(&status).into_iter().map(|(what, hint)| format!("stuck: {what}; {hint}")));
     Ok(lines.join("\n"))
@@ -257,7 +275,7 @@ mod tests {
 
     #[test]
     fn the_id_of_a_wait_says_it_all() {
-        for (ids, all) in [(vec![], false), (vec![TaskId::new(1), TaskId::new(22)], true)] {
+        for (ids, all) in [(vec![], false), (vec!["t1".parse().unwrap(), "c22".parse().unwrap()], true)] {
             let wait =
                 Wait { coordinator: "ann@box:/a b/+c/1".into(), ids, all, created_ms: 1_735_689_600_000, nonce: 7 };
             assert_eq!(Wait::parse(&wait.id()), Some(wait.clone()), "{}", wait.id());

@@ -18,7 +18,7 @@ fn options_cases(tool: &'static str) -> Vec<Case> {
         (tool, with("modle", json!("haiku")), "\"modle\" is not an option", "did you mean model?"),
         (tool, with("permissionmode", json!("plan")), "is not an option", "did you mean permission_mode?"),
         (tool, with("zzzzzzzz", json!(1)), "is not an option", "known: "),
-        (tool, with("review", json!(true)), "review is not built yet", "leave it out"),
+        (tool, with("check", json!("true")), "check is not built yet", "leave it out"),
         (tool, with("priority", json!("urgent")), "option priority", "it is one of high, normal, low"),
         (tool, with("needs", json!(["a b"])), "is no label", "as in gpu or os:linux"),
         (tool, with("delay_s", json!(0)), "option delay_s", "from 1 to"),

@@ -38,7 +38,13 @@ async fn resources_are_listed_read_and_refused() {
         let templates = strings(&list["resourceTemplates"], "uriTemplate");
         assert_eq!(
             templates,
-            ["pool://tasks/{id}", "pool://results/{id}", "pool://tasks/{id}/output", "pool://slots/{id}"]
+            [
+                "pool://tasks/{id}",
+                "pool://results/{id}",
+                "pool://tasks/{id}/output",
+                "pool://chains/{id}",
+                "pool://slots/{id}"
+            ]
         );
 
         assert_eq!(read_json(&it, "pool://status").await["tasks"], json!({"completed": 1}));

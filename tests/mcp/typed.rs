@@ -74,12 +74,19 @@ async fn call(client: &Client, tool: &'static str, arguments: Value) -> CallTool
     client.call_tool(params(tool, arguments)).await.unwrap()
 }
 
+/// Tasks that one pass through every tool makes.
+const PER_PASS: u64 = 13;
+
 /// Every tool once, well and badly; `first` is the number of the first task.
 async fn every_tool(fleet: &Fleet, client: &Client, first: u64) {
     let tools = client.list_all_tools().await.unwrap();
     let mut left: Vec<String> = tools.iter().map(|tool| tool.name.to_string()).collect();
     let [one, two, three] = [first, first + 1, first + 2].map(|n| t(n).to_string());
     let gate = format!("gate{first}");
+    let pass = first / PER_PASS;
+    let chains = [1, 2].map(|n| format!("c{}", 2 * pass + n));
+    let batch = format!("b{}", pass + 1);
+    let [judged, rejected] = [first + 9, first + 10].map(|n| t(n).to_string());
     let good = [
         ("pool_submit", json!({"prompt": "@say one"}), format!("\"id\":\"{one}\"")),
         ("pool_result", json!({"ids": [one], "wait_s": 60}), "\"output\":\"one\"".into()),
@@ -89,6 +96,39 @@ async fn every_tool(fleet: &Fleet, client: &Client, first: u64) {
         ("pool_view", json!({"what": "task", "id": two}), format!("{two} completed")),
         ("pool_submit", json!({"prompt": gated(&gate)}), format!("\"id\":\"{three}\"")),
         ("pool_cancel", json!({"ids": [three]}), format!("{three} cancelled")),
+        (
+            "pool_chain",
+            json!({"steps": [{"name": "a", "prompt": "@say x"}, {"prompt": "@say <{previous_output}>"}], "wait_s": 60}),
+            "\n<x>\n".into(),
+        ),
+        (
+            "pool_submit_chain",
+            json!({"steps": ["@say y", "@say {previous_output}z"]}),
+            format!("\"id\":\"{}\"", chains[1]),
+        ),
+        ("pool_chain_result", json!({"id": chains[1], "wait_s": 60}), "\"output\":\"yz\"".into()),
+        ("pool_wait", json!({"ids": [chains[0]]}), format!("{} completed, 2 steps", chains[0])),
+        (
+            "pool_fan_out",
+            json!({"items": ["@say first", {"prompt": "@status 400 no"}], "wait_s": 60}),
+            format!("{batch} failed, 2 items: 1 completed, 1 failed"),
+        ),
+        ("pool_submit_with_review", json!({"prompt": "@say good"}), format!("\"id\":\"{judged}\"")),
+        ("pool_result", json!({"ids": [judged], "wait_s": 60}), "pending_review".into()),
+        ("pool_approve_result", json!({"ids": [judged], "round": 1}), "\"state\":\"completed\"".into()),
+        (
+            "pool_submit_with_review",
+            json!({"prompt": "@say bad", "max_rejections": 1}),
+            format!("\"id\":\"{rejected}\""),
+        ),
+        ("pool_result", json!({"ids": [rejected], "wait_s": 60}), "pending_review".into()),
+        ("pool_reject_result", json!({"ids": [rejected], "feedback": "not so"}), "\"state\":\"failed\"".into()),
+        (
+            "pool_auto",
+            json!({"prompt": "Do it.\n@json {\"route\": \"single\"}\n@say as it was", "wait_s": 60}),
+            "(route: single of 1)".into(),
+        ),
+        ("pool_view", json!({"what": "task", "id": batch}), "1. item 1 t".into()),
     ];
     for (tool, arguments, words) in good {
         if tool == "pool_cancel" {
@@ -96,7 +136,12 @@ async fn every_tool(fleet: &Fleet, client: &Client, first: u64) {
         }
         left.retain(|name| name != tool);
         let result = call(client, tool, arguments.clone()).await;
-        assert!(result.is_error != Some(true) && text(&result).contains(&words), "{tool} {arguments}: {result:?}");
+        // What failed is an answer, and marked so.
+        let fails = words.contains("failed");
+        assert!(
+            (result.is_error == Some(true)) == (fails && tool == "pool_fan_out") && text(&result).contains(&words),
+            "{tool} {arguments}: {result:?}"
+        );
     }
     assert_eq!(left, Vec::<String>::new(), "tools that were not called");
     let tasks = async || fleet.pool.status().await.unwrap().tasks;
@@ -109,6 +154,14 @@ async fn every_tool(fleet: &Fleet, client: &Client, first: u64) {
         ("pool_cancel", json!({"ids": [7]}), "give a list of ids"),
         ("pool_status", json!({"x": 1}), "is not an argument"),
         ("pool_view", json!({"what": "taks"}), "did you mean task"),
+        ("pool_chain", json!({"steps": [{"prompt": "{previous_output}"}]}), "there is no step before the first"),
+        ("pool_submit_chain", json!({"stpes": []}), "unknown name \"stpes\""),
+        ("pool_chain_result", json!({"id": "c999"}), "no chain c999"),
+        ("pool_fan_out", json!({"items": ["x", {"prompt": "y", "modle": "z"}]}), "item 2: unknown name \"modle\""),
+        ("pool_auto", json!({"prompt": "x", "hints": {"prefer": "sideways"}}), "hints"),
+        ("pool_submit_with_review", json!({}), "prompt is missing"),
+        ("pool_approve_result", json!({"ids": [one]}), "is completed, not up for review"),
+        ("pool_reject_result", json!({"ids": [one]}), "feedback is missing"),
     ];
     for (tool, arguments, words) in bad {
         let result = call(client, tool, arguments.clone()).await;
@@ -123,7 +176,7 @@ async fn every_tool(fleet: &Fleet, client: &Client, first: u64) {
 async fn every_tool_answers_over_pipes() {
     let mut fleet = Fleet::new(Cli::StandIn).await;
     fleet.joined(&[]).await;
-    for (first, how) in [(1, ClientLifecycleMode::Initialize), (4, modern())] {
+    for (first, how) in [(1, ClientLifecycleMode::Initialize), (1 + PER_PASS, modern())] {
         let client = over_pipes(&fleet, how, false).await;
         every_tool(&fleet, &client, first).await;
         client.cancel().await.unwrap();
@@ -138,7 +191,7 @@ async fn every_tool_answers_over_http() {
     let server = Server::start(&fleet, &[]).await;
     let auto =
         ClientLifecycleMode::Auto { preferred_versions: vec![ProtocolVersion::V_2026_07_28], legacy_version: None };
-    for (first, how) in [(1, ClientLifecycleMode::Initialize), (4, modern()), (7, auto)] {
+    for (first, how) in [(1, ClientLifecycleMode::Initialize), (1 + PER_PASS, modern()), (1 + 2 * PER_PASS, auto)] {
         let client = over_http(&fleet, &server, how).await;
         every_tool(&fleet, &client, first).await;
         client.cancel().await.unwrap();

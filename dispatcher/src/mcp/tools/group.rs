@@ -184,6 +184,11 @@ pub(super) async fn auto(mut call: Call) -> Result<Answer> {
         let routed = tokio::select! {
             routed = pool.route(&prompt, &hints, &router) => routed?,
             () = call.ended.cancelled() => return Ok(Answer::text("the call was given up; nothing was started")),
+            () = tokio::time::sleep_until(until) => {
+                return Ok(Answer::text(
+                    "no decision yet, and nothing was started; call again with a larger wait_s; pool_status says what is stuck",
+                ));
+            }
         };
         let mut value = serde_json::to_value(&routed.decision.route).unwrap_or_default();
         value["fallback"] = routed.decision.fallback.into();

@@ -37,7 +37,12 @@ fn item(verdict: &ReviewVerdict) -> Value {
 }
 
 /// Several judgements: each by itself, so that one that fails does not hide the others.
-async fn answered(call: &Call, items: Vec<(TaskId, Result<ReviewVerdict>)>) -> Result<Answer> {
+async fn answered(call: &Call, mut items: Vec<(TaskId, Result<ReviewVerdict>)>) -> Result<Answer> {
+    if let [(_, Err(_))] = &items[..]
+        && let Some((_, verdict)) = items.pop()
+    {
+        return verdict.map(|verdict| Answer::json(&item(&verdict)));
+    }
     let failed = items.iter().all(|(_, verdict)| verdict.is_err());
     let mut over = Vec::new();
     let mut values = Vec::new();

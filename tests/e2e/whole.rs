@@ -49,7 +49,7 @@ async fn a_chain_prints_its_last_output_and_every_command_knows_it() {
     assert!(shown["cost_usd"].as_f64() > shown["steps"][0]["cost_usd"].as_f64(), "{shown}");
     let text = user.motorpool("one", &["show", "c1"]).await.out;
     assert!(text.contains("find") && text.contains("t2") && text.contains("completed"), "{text}");
-    assert_done(&user.motorpool("one", &["result", "c1"]).await, 0, &done.out.trim().to_owned(), &user);
+    assert_done(&user.motorpool("one", &["result", "c1"]).await, 0, done.out.trim(), &user);
     let listed = user.motorpool("one", &["list", "--kind", "chains", "--json"]).await.json();
     assert_eq!((&listed["items"][0]["id"], &listed["cursor"]), (&json!("c1"), &Value::Null));
     let logs = user.motorpool("one", &["logs", "c1"]).await;

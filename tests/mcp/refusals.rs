@@ -53,7 +53,7 @@ fn cases() -> Vec<Case> {
         ("pool_result", json!({}), "ids is missing", "as in {\"ids\": [\"t17\"]}"),
         ("pool_result", json!({"ids": []}), "ids is missing", "name them"),
         ("pool_result", json!({"ids": [1]}), "ids: [1] does not do", "give a list of ids"),
-        ("pool_result", json!({"ids": "seventeen"}), "\"seventeen\"", "an id is t and a number"),
+        ("pool_result", json!({"ids": "seventeen"}), "\"seventeen\"", "an id is t, c or b"),
         ("pool_result", json!({"ids": ["t1", "t99"]}), "no task t99", "the newest is t1; pool_view tasks lists them"),
         ("pool_result", json!({ "ids": many }), "41 ids", "make several calls"),
         ("pool_result", json!({"ids": ["t1"], "wiat_s": 1}), "\"wiat_s\" is not an argument", "did you mean wait_s?"),

@@ -395,10 +395,12 @@ impl ChainStep {
 impl FanOut {
     /// The options of its tasks and steps.
     pub fn options_of_parts(&self) -> impl Iterator<Item = &TaskOptions> {
-        let of_item = |item| match item {
-            &Item::Task(ref spec) => vec![&spec.options],
-            Item::Chain(chain) => chain.steps.iter().map(|step| &step.options).collect(),
-        };
+        fn of_item(item: &Item) -> Vec<&TaskOptions> {
+            match item {
+                Item::Task(spec) => vec![&spec.options],
+                Item::Chain(chain) => chain.steps.iter().map(|step| &step.options).collect(),
+            }
+        }
         self.items.iter().flat_map(of_item).chain(self.collect.iter().map(|spec| &spec.options))
     }
 

@@ -45,7 +45,7 @@ pub fn standing(recorded: State, members: &[State]) -> State {
         return recorded;
     }
     let has_begun = |state: &State| state.is_terminal() || matches!(state, State::Running | State::PendingReview);
-    if members.iter().any(|state| *state == State::Running) {
+    if members.contains(&State::Running) {
         return State::Running;
     }
     if members.contains(&State::PendingReview) && !members.iter().any(|state| state.is_unfinished()) {

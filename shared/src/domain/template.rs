@@ -56,6 +56,15 @@ enum Piece {
     Place(Place),
 }
 
+impl Piece {
+    fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Place(place) => Some(place),
+            Self::Text(_) => None,
+        }
+    }
+}
+
 /// A prompt that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
@@ -110,11 +119,7 @@ impl Template {
     /// What it names, each once.
     #[must_use]
     pub fn places(&self) -> BTreeSet<&Place> {
-        let place = |piece| match piece {
-            &Piece::Place(ref place) => Some(place),
-            Piece::Text(_) => None,
-        };
-        self.pieces.iter().filter_map(place).collect()
+        self.pieces.iter().filter_map(Piece::place).collect()
     }
 
     /// The prompt with a value for each place.
@@ -207,20 +212,16 @@ pub fn extract(path: &str, output: &str, structured: Option<&Value>) -> Option<S
 
 /// A path's keys.
 fn keys(path: &str) -> Vec<String> {
-    let mut keys = vec![String::new()];
+    let (mut keys, mut key) = (Vec::new(), String::new());
     let mut letters = path.chars().peekable();
     while let Some(letter) = letters.next() {
         match letter {
-            '\\' if letters.peek() == Some(&'.') => {
-                letters.next();
-                keys.last_mut().map(|key| key.push('.'));
-            }
-            '.' => keys.push(String::new()),
-            _ => {
-                keys.last_mut().map(|key| key.push(letter));
-            }
+            '\\' if letters.peek() == Some(&'.') => key.extend(letters.next()),
+            '.' => keys.push(std::mem::take(&mut key)),
+            _ => key.push(letter),
         }
     }
+    keys.push(key);
     keys
 }
 

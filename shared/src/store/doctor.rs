@@ -125,7 +125,7 @@ impl Store {
         Ok(findings)
     }
 
-    pub(super) async fn members(&self, key: &str) -> Result<Vec<String>, CallError> {
+    pub(crate) async fn members(&self, key: &str) -> Result<Vec<String>, CallError> {
         let mut connection = self.connector.pooled().await?;
         let mut members = redis::cmd("ZRANGE");
         members.arg(key).arg(&["0", "-1"]);

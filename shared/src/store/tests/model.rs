@@ -10,10 +10,11 @@ use crate::domain::attempt::Verdict;
 use crate::domain::ids::TaskId;
 use crate::domain::state::{Cause, MOVES, State, is_legal};
 use crate::store::attempt::{self, Claimed, Held};
+use crate::store::review::{Judgement, judge};
 use crate::store::script::Call;
 use crate::store::task;
 
-const SEQUENCES: u64 = 30;
+const SEQUENCES: u64 = 50;
 const STEPS: u32 = 40;
 const WORKERS: usize = 3;
 
@@ -39,7 +40,8 @@ impl Chance {
         let delay_ms = [0, 0, 700][self.below(3)];
         let is_last = held.history.attempt >= held.history.max_attempts;
         match self.below(7) {
-            0 | 1 => Verdict::Complete,
+            0 => Verdict::Complete,
+            1 => Verdict::Review,
             2 => Verdict::Fail(failure()),
             3 => Verdict::Cancel("chance".into()),
             4 if is_last => Verdict::Fail(failure()),
@@ -94,12 +96,13 @@ impl<'a> World<'a> {
 
     async fn step(&mut self, chance: &mut Chance) -> String {
         let who = chance.below(WORKERS);
-        match chance.below(16) {
+        match chance.below(17) {
             0..=2 => self.submit(chance).await,
             3..=5 => self.claim(who).await,
             6 => self.beat(who, chance).await,
             7 | 8 => self.finish(who, chance).await,
             9 | 10 => self.go_on(who, chance).await,
+            16 => self.judge(chance).await,
             11 => self.cancel(chance).await,
             12 => self.lose(who).await,
             13 if chance.below(2) == 0 => {
@@ -208,6 +211,22 @@ impl<'a> World<'a> {
     async fn cancel(&mut self, chance: &mut Chance) -> String {
         let Some(id) = chance.of(&self.ids).copied() else { return "nothing to cancel".into() };
         format!("cancel {id}: {:?}", self.pool.words(&task::cancellation(id, "chance")).await)
+    }
+
+    /// One that is up for review, or another one, is judged in its round or in the next.
+    async fn judge(&mut self, chance: &mut Chance) -> String {
+        let index = self.pool.store.keys.index("state", "pending_review");
+        let up = self.pool.store.members(&index).await.unwrap();
+        let up: Vec<TaskId> = up.iter().filter_map(|id| id.parse().ok()).collect();
+        let Some(id) = chance.of(&up).or(chance.of(&self.ids)).copied() else { return "nothing to judge".into() };
+        let record = self.pool.record(id).await;
+        let is_up = record.state == State::PendingReview;
+        let round = record.round + u32::from(chance.below(4) == 0);
+        let judgement = [Judgement::Approve, Judgement::Reject, Judgement::Fail][chance.below(3)];
+        let told = self.pool.words(&judge(id, round, judgement, "chance", "why", "")).await;
+        let is_new = told[0] == "ok" && told.len() == 2;
+        assert_eq!(is_new, is_up && round == record.round, "{told:?} of {record:?}");
+        format!("{judgement:?} round {round} of {id}: {told:?}")
     }
 
     async fn lose(&mut self, who: usize) -> String {

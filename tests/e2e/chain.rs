@@ -175,3 +175,102 @@ async fn what_collects_is_given_every_output_in_order_with_what_failed() {
     assert!(collected.output.is_some());
     fleet.end().await;
 }
+
+#[tokio::test]
+async fn what_was_rejected_goes_on_in_its_session_and_elsewhere_repeats_all_feedback() {
+    let mut fleet = Fleet::with_lease(Cli::Real, 6).await;
+    let worker = fleet.worker(&[]);
+    let prompt = "Write it.\n@say a first draft";
+    let options = json!({"review": true, "model": "haiku", "max_rejections": 4, "permission_mode": "acceptEdits",
+        "allowed_tools": ["Bash"]});
+    let id = fleet.submit(prompt, options).await;
+    let up = async |fleet: &Fleet, round: u32| {
+        fleet
+            .until("it is up for review", async |fleet| {
+                let record = fleet.pool.task(id).await.expect("the pool answers");
+                (record.state == State::PendingReview && record.round == round).then_some(record)
+            })
+            .await
+    };
+    let first = up(&fleet, 1).await;
+    let none = TaskOptions::default();
+    fleet.pool.reject(id, Some(1), "me", "Too short.\n@now\n@say a second draft", &none).await.expect("it is taken");
+    let second = up(&fleet, 2).await;
+    assert_eq!(second.output.as_deref(), Some("a second draft"), "{}", fleet.logs());
+    // The same conversation: its first question is still there.
+    let last = fleet.api.requests().last().cloned().expect("a request");
+    assert!(last.mentions("Write it.") && last.mentions("Too short."), "{last:#?}");
+    assert_eq!(second.runs[1].resumed, first.runs[0].session_id);
+    // Its session is gone: the prompt again, with all that was said.
+    std::fs::remove_dir_all(fleet.path("home/.claude/projects")).expect("sessions");
+    fleet.pool.reject(id, Some(2), "me", "Too long.", &none).await.expect("it is taken");
+    let third = up(&fleet, 3).await;
+    assert_eq!(third.runs[2].resumed, None);
+    let last = fleet.api.requests().last().cloned().expect("a request");
+    let text = last.last_user_text();
+    assert!(["Write it.", "Too short.", "Too long."].iter().all(|words| text.contains(words)), "{text}");
+    let kept: Vec<_> = third.rounds.iter().map(|round| round.output.clone().unwrap_or_default()).collect();
+    assert_eq!(kept, ["a first draft", "a second draft"]);
+    // A worker that dies in the fourth round costs that run, and not the round.
+    let feedback = "Once more.\n@now\n@bash [ -e on ] || { echo on > on; sleep 300; }\n@say the last draft";
+    fleet.pool.reject(id, Some(3), "me", feedback, &none).await.expect("it is taken");
+    fleet.written("on").await;
+    fleet.kill(worker, Signal::SIGKILL);
+    fleet.worker(&[]);
+    let fourth = up(&fleet, 4).await;
+    assert_eq!((fourth.run, fourth.attempt), (5, 2), "{}", fleet.logs());
+    assert_eq!(fourth.output.as_deref(), Some("the last draft"));
+    fleet.pool.approve(id, Some(4), "me", "").await.expect("it is taken");
+    assert_eq!(fleet.over(id).await.state, State::Completed);
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_task_goes_on_with_another_ones_session_on_the_same_machine() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    fleet.worker(&[]);
+    let first = fleet.run("The word is plum.\n@say I know it", json!({"model": "haiku"})).await;
+    let options = json!({"model": "haiku", "continue_from": first.id.to_string()});
+    let second = fleet.run("Which word?\n@say plum", options.clone()).await;
+    assert_eq!(second.state, State::Completed, "{second:#?}\n{}", fleet.logs());
+    let last = fleet.api.requests().last().cloned().expect("a request");
+    assert!(last.mentions("The word is plum."), "{last:#?}");
+    assert_eq!(second.runs[0].resumed, first.runs[0].session_id);
+    assert_ne!(second.runs[0].session_id, first.runs[0].session_id, "a branch of its own");
+    assert!(second.lane.contains("host:"), "it waits for a worker of that machine: {}", second.lane);
+    std::fs::remove_dir_all(fleet.path("home/.claude/projects")).expect("sessions");
+    let third = fleet.run("Which word?\n@say plum", options).await;
+    let message = third.error.map(|error| error.message).unwrap_or_default();
+    assert!(message.contains("the session of t1 cannot be gone on with: it is not there any more"), "{message}");
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn what_was_handed_back_goes_on_where_it_stopped_unless_it_is_not_to() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    fleet.env("MOTORPOOL_DRAIN_TIMEOUT", "1s");
+    for (n, resumes) in [(1, true), (2, false)] {
+        let worker = fleet.worker(&[]);
+        let prompt = format!("Begin.\n@bash echo on > on{n}; until [ -e go{n} ]; do sleep 0.02; done\n@say ended");
+        let options = json!({"permission_mode": "acceptEdits", "allowed_tools": ["Bash"], "resume_on_retry": resumes});
+        let id = fleet.submit(&prompt, options).await;
+        fleet.written(&format!("on{n}")).await;
+        fleet.kill(worker, Signal::SIGTERM);
+        fleet.ended(worker).await;
+        std::fs::write(fleet.work.join(format!("go{n}")), "").expect("a file");
+        let other = fleet.worker(&[]);
+        let record = fleet.over(id).await;
+        assert_eq!(
+            (record.state, record.run, record.attempt),
+            (State::Completed, 2, 1),
+            "{record:#?}\n{}",
+            fleet.logs()
+        );
+        assert_eq!(record.runs[1].resumed.is_some(), resumes, "{record:#?}");
+        let last = fleet.api.requests().last().cloned().expect("a request");
+        assert_eq!(last.mentions("You were interrupted"), resumes, "{last:#?}");
+        fleet.kill(other, Signal::SIGTERM);
+        fleet.ended(other).await;
+    }
+    fleet.end().await;
+}

@@ -9,6 +9,7 @@ pub mod process;
 mod prompt;
 mod route;
 mod run;
+mod session;
 pub mod slot;
 pub mod stop;
 pub mod workplace;

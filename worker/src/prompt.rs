@@ -8,23 +8,74 @@ use std::collections::HashMap;
 use motorpool::domain::attempt::{Class, Failure};
 use motorpool::domain::template::{Place, Prompt, Template, shortened};
 use motorpool::domain::{limits, review};
-use motorpool::pool::{GroupView, Lease, Member};
-use motorpool::{ErrorKind, GroupId, Pool, State, TaskId, TaskRecord};
+use motorpool::pool::{GroupView, Known, Lease, Member};
+use motorpool::{ErrorKind, GroupId, Id, Pool, State, TaskId, TaskOptions, TaskRecord};
+
+use crate::claude::command::Session;
+use crate::session::{Sessions, interrupted, last_with_session};
 
 /// What of an item that says much is taken at least, in characters.
 const SHARE: usize = 100;
 
-/// The prompt of this run.
+/// What a run is asked, and the session that it goes on with.
+pub(crate) struct Asked {
+    pub(crate) prompt: String,
+    pub(crate) session: Option<Session>,
+}
+
+/// What this run is asked.
 ///
 /// # Errors
-/// A place for which there is no value; the pool does not answer.
-pub(crate) async fn prompt(pool: &Pool, lease: &Lease) -> Result<String, Failure> {
-    let asked = first_prompt(pool, lease).await?;
-    if lease.round() == 1 {
-        return Ok(asked);
+/// A place for which there is no value; a session that is not here; the pool does not answer.
+pub(crate) async fn asked(
+    pool: &Pool,
+    lease: &Lease,
+    options: &TaskOptions,
+    sessions: &Sessions<'_>,
+) -> Result<Asked, Failure> {
+    let own = |id: String| Some(Session { id, is_branch: false });
+    if lease.round() > 1 || lease.run() > 1 {
+        let known = record(pool, lease.task()).await?;
+        if options.resume_on_retry != Some(false)
+            && let Some(session) = interrupted(&known, lease.run()).and_then(|run| sessions.of(run))
+        {
+            return Ok(Asked { prompt: GO_ON.to_owned(), session: own(session) });
+        }
+        if lease.round() > 1 {
+            let judged = known.rounds.last().and_then(|round| known.runs.iter().find(|run| run.n == round.run));
+            if let Some(session) = judged.and_then(|run| sessions.of(run)) {
+                return Ok(Asked { prompt: review::continued(&known.rounds), session: own(session) });
+            }
+            let prompt = review::repeated(&first_prompt(pool, lease).await?, &known.rounds);
+            return Ok(Asked { prompt: fits(prompt, &lease.task().to_string())?, session: None });
+        }
     }
-    let rounds = record(pool, lease.task()).await?.rounds;
-    fits(review::repeated(&asked, &rounds), &lease.task().to_string())
+    let prompt = first_prompt(pool, lease).await?;
+    let Some(other) = options.continue_from else { return Ok(Asked { prompt, session: None }) };
+    let known = match pool.known(other).await.map_err(|error| unread(&error, other))? {
+        Known::Task(record) => *record,
+        Known::Group(view) => match view.last_done() {
+            Some(last) => record(pool, last.id).await?,
+            None => return Err(no_session(other, "none of its tasks has succeeded")),
+        },
+    };
+    let Some(run) = last_with_session(&known) else { return Err(no_session(other, "it has none")) };
+    match sessions.of(run) {
+        Some(id) => Ok(Asked { prompt, session: Some(Session { id, is_branch: true }) }),
+        None if run.host != sessions.host => {
+            Err(no_session(other, &format!("it is on the machine {}, and this is {}", run.host, sessions.host)))
+        }
+        None => Err(no_session(other, "it is not there any more, or belongs to another directory")),
+    }
+}
+
+/// What is asked of a run that goes on where the one before it was stopped.
+const GO_ON: &str = "You were interrupted before you had finished. Go on where you stopped: what you did until then \
+                     is done. Your last message is the task's result.";
+
+fn no_session(id: Id, why: &str) -> Failure {
+    Failure::new(Class::Request, format!("the session of {id} cannot be gone on with: {why}"))
+        .hint("submit it without continue_from, with what it needs to know in its prompt")
 }
 
 /// What it asks without what was said of earlier rounds.

@@ -21,6 +21,7 @@ use crate::claude::mcp;
 use crate::claude::probe::Probe;
 use crate::process;
 use crate::prompt;
+use crate::session::Sessions;
 use crate::slot::Options;
 use crate::stop::{Stop, Stopping};
 
@@ -56,11 +57,7 @@ pub(crate) async fn run_one(
             Ok(pool::Beat::Unreachable) | Err(_) => {}
         }
     }
-    let asked = match prompt::prompt(seat.pool(), lease).await {
-        Ok(asked) => asked,
-        Err(failure) => return failed(failure),
-    };
-    let (job, mcp_file) = match prepare(seat, claimed, sent, probe, options, &asked) {
+    let (job, mcp_file, resumed) = match prepare(seat, claimed, sent, probe, options).await {
         Ok(prepared) => prepared,
         Err(failure) => return failed(failure),
     };
@@ -100,7 +97,13 @@ pub(crate) async fn run_one(
     if let Some(file) = mcp_file {
         let _ = std::fs::remove_file(file);
     }
-    finished
+    match finished {
+        Finished::Outcome(mut classified) => {
+            classified.outcome.report.resumed = resumed;
+            Finished::Outcome(classified)
+        }
+        Finished::Stale => Finished::Stale,
+    }
 }
 
 /// The task is whole and goes to another worker; this one claims nothing until it is mended.
@@ -163,20 +166,21 @@ fn file_prefix(options: &Options) -> String {
     format!("mcp-{host}-")
 }
 
-type Prepared = (Job, Option<PathBuf>);
+type Prepared = (Job, Option<PathBuf>, Option<String>);
 
-fn prepare(
+async fn prepare(
     seat: &Seat,
     claimed: &Claimed,
     sent: Instant,
     probe: &Probe,
     options: &Options,
-    asked: &str,
 ) -> Result<Prepared, Failure> {
     let lease = &claimed.lease;
     let spec = lease.spec();
     let merged = merge::merge(seat.defaults(), &TaskOptions::default(), &spec.options);
     let cwd = options.workplace.check(spec, &merged)?;
+    let sessions = Sessions { env: &options.env, cwd: &cwd, host: &options.host };
+    let asked = prompt::asked(seat.pool(), lease, &merged, &sessions).await?;
     let failure = |error: motorpool::Error| {
         let failure = Failure::new(Class::Request, error.message());
         match error.hint_text() {
@@ -196,7 +200,7 @@ fn prepare(
     };
     let command: Command = command::command(
         &merged,
-        asked,
+        &asked.prompt,
         &Place {
             claude: &probe.path,
             cwd: &cwd,
@@ -204,10 +208,15 @@ fn prepare(
             env: &options.env,
             run: &mark,
             addition: &identity(lease),
+            session: asked.session.as_ref(),
         },
     );
     let (timeout, idle) = (merged.timeout_s.map(Duration::from_secs), merged.idle_timeout_s.map(Duration::from_secs));
-    Ok((Job { command, claimed: sent, lease: lease.lease(), timeout, idle }, mcp_file))
+    Ok((
+        Job { command, claimed: sent, lease: lease.lease(), timeout, idle },
+        mcp_file,
+        asked.session.map(|session| session.id),
+    ))
 }
 
 /// Who Claude is here, for its system prompt.

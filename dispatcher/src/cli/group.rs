@@ -109,7 +109,7 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches, kind: GroupKind) -> R
     };
     let mut work = match kind {
         GroupKind::Chain => Work::Chain(definition::chain(&definition, &mut vars).map_err(within)?),
-        GroupKind::Batch => Work::FanOut(definition::fan_out(&definition, &mut vars).map_err(within)?),
+        GroupKind::Batch => Work::FanOut(Box::new(definition::fan_out(&definition, &mut vars).map_err(within)?)),
     };
     vars.check_all_used()?;
     // What cannot be carried out is told before anything is contacted.
@@ -130,7 +130,7 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches, kind: GroupKind) -> R
     let own = work.options();
     let made = match work {
         Work::Chain(chain) => reached.pool.submit_chain(chain).await?,
-        Work::FanOut(fan_out) => reached.pool.fan_out(fan_out).await?,
+        Work::FanOut(fan_out) => reached.pool.fan_out(*fan_out).await?,
     };
     let id = made.id;
     if made.fresh {
@@ -167,7 +167,7 @@ fn counted(made: &SubmittedGroup, kind: GroupKind) -> String {
 /// What is submitted.
 enum Work {
     Chain(motorpool::Chain),
-    FanOut(motorpool::FanOut),
+    FanOut(Box<motorpool::FanOut>),
 }
 
 impl Work {

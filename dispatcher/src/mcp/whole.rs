@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn every_failed_item_is_named_however_many_there_are() {
-        let failed = |n: u64| n % 3 == 0;
+        let failed = |n: u64| n.is_multiple_of(3);
         let of = |different: bool| {
             let items = (1..=1000).map(|n| match failed(n) {
                 true => item(

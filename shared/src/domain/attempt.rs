@@ -88,6 +88,8 @@ pub struct Report {
     pub denied: Vec<String>,
     /// Claude said or did something.
     pub spoke: bool,
+    /// The session that it went on with.
+    pub resumed: Option<String>,
 }
 
 /// How a run ended.

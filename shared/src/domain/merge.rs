@@ -48,6 +48,8 @@ pub fn merge(pool: &TaskOptions, slot: &TaskOptions, task: &TaskOptions) -> Task
         tags: task.tags.clone(),
         once: task.once.clone(),
         fail_on_denied: task.fail_on_denied.or(slot.fail_on_denied).or(pool.fail_on_denied),
+        continue_from: task.continue_from,
+        resume_on_retry: task.resume_on_retry.or(slot.resume_on_retry).or(pool.resume_on_retry),
         review: task.review,
         max_rejections: task.max_rejections,
         coordinator: task.coordinator.clone(),

@@ -158,6 +158,12 @@ pub const TABLE: &[OptionRow] = &[
     row("fail_on_denied", Kind::Flag, "a denied tool makes the task fail"),
     row("review", Kind::Flag, "the result waits until it is approved; of a chain, that of its last step"),
     row("max_rejections", Kind::Count, "the rejection with which it has failed (3)"),
+    row(
+        "continue_from",
+        Kind::Text,
+        "the id of a task or chain whose Claude session it goes on with, on the same machine",
+    ),
+    row("resume_on_retry", Kind::Flag, "no: after a limit or a hand-back it begins anew, and not where it stopped"),
     row("coordinator", Kind::Text, "the name under which the work is handed over"),
     row("repo", Kind::Text, ""),
     row("base_ref", Kind::Text, ""),
@@ -167,14 +173,12 @@ pub const TABLE: &[OptionRow] = &[
     row("touches", Kind::List, ""),
     row("permissions", Kind::Text, ""),
     row("question_timeout_s", Kind::Count, ""),
-    row("continue_from", Kind::Text, ""),
-    row("resume_on_retry", Kind::Flag, ""),
     row("may_dispatch", Kind::Flag, ""),
 ];
 
 /// Options that are fixed with the submission: a task's place in the pool.
-pub const FIXED: [&str; 9] =
-    ["lane", "needs", "priority", "delay_s", "after", "after_failure", "once", "coordinator", "tags"];
+pub const FIXED: [&str; 10] =
+    ["lane", "needs", "priority", "delay_s", "after", "after_failure", "once", "coordinator", "tags", "continue_from"];
 
 /// The options of a task as they were asked for; what is absent is decided at a more general level.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -273,6 +277,12 @@ pub struct TaskOptions {
     /// `max_rejections`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_rejections: Option<u32>,
+    /// `continue_from`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continue_from: Option<Id>,
+    /// `resume_on_retry`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume_on_retry: Option<bool>,
     /// `coordinator`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coordinator: Option<String>,
@@ -355,6 +365,8 @@ impl TaskOptions {
             "tags" => self.tags = list(),
             "once" => self.once = Some(text()),
             "fail_on_denied" => self.fail_on_denied = flag,
+            "continue_from" => self.continue_from = Some(text().parse()?),
+            "resume_on_retry" => self.resume_on_retry = flag,
             "review" => self.review = flag,
             "max_rejections" => self.max_rejections = Some(count(value, u64::from(limits::MAX_REJECTIONS))? as u32),
             "coordinator" => self.coordinator = Some(text()),
@@ -535,6 +547,7 @@ mod tests {
                 ("permission_mode", _) => json!("plan"),
                 ("isolation", _) => json!("none"),
                 ("priority", _) => json!("low"),
+                ("continue_from", _) => json!("c7"),
                 ("after", _) => json!(["t1", "t22"]),
                 ("after_failure", _) => json!("run"),
                 (_, Kind::Text) => json!("text"),

@@ -80,6 +80,8 @@ pub struct Run {
     pub host: String,
     /// The CLI's session.
     pub session_id: Option<String>,
+    /// The session that it went on with, where it did not begin anew.
+    pub resumed: Option<String>,
     /// When it began, milliseconds since 1970 by Redis's clock.
     pub started_ms: u64,
     /// When it ended.

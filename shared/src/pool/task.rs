@@ -1,8 +1,10 @@
 //! Submitting, cancelling and reading tasks.
 
+use super::group::Known;
 use super::{Pool, unknown};
 use crate::domain::chain::Node;
 use crate::domain::ids::{Id, TaskId};
+use crate::domain::lane;
 use crate::domain::limits;
 use crate::domain::options::AfterFailure;
 use crate::domain::state::State;
@@ -35,9 +37,39 @@ impl Pool {
     ///
     /// # Errors
     /// Refused with nothing written: a bound is passed, the pool is full or out of memory.
-    pub async fn submit(&self, spec: Spec) -> Result<Submitted> {
+    pub async fn submit(&self, mut spec: Spec) -> Result<Submitted> {
+        self.place_beside_session(&mut spec).await?;
         let mut submitted = self.submit_all(vec![spec]).await?;
         submitted.pop().ok_or_else(|| Error::failed("the pool gave no id for the task"))
+    }
+
+    /// A task that goes on with another one's session follows that, and runs on the machine where the session is, where
+    /// that is known by now.
+    async fn place_beside_session(&self, spec: &mut Spec) -> Result<()> {
+        let Some(id) = spec.options.continue_from else { return Ok(()) };
+        let known = self.known(id).await?;
+        if known.state().is_unfinished() {
+            if !spec.options.after.contains(&id) {
+                spec.options.after.push(id);
+            }
+            return Ok(());
+        }
+        let runs = match known {
+            Known::Task(record) => record.runs,
+            Known::Group(view) => match view.last_done().map(|record| record.id) {
+                Some(last) => self.task(last).await?.runs,
+                None => Vec::new(),
+            },
+        };
+        let Some(host) = runs.into_iter().rev().find(|run| run.session_id.is_some()).map(|run| run.host) else {
+            return Err(Error::refused(format!("{id} has no session to continue"))
+                .hint("only what Claude has begun to work on has one"));
+        };
+        let label = lane::as_label("host", &host);
+        if !spec.options.needs.contains(&label) {
+            spec.options.needs.push(label);
+        }
+        Ok(())
     }
 
     /// Submits tasks in order, up to 1,000 and 16 MiB.

@@ -182,6 +182,10 @@ fn settling(call: Call, held: &Held, outcome: &Outcome, verdict: &Verdict) -> Ca
         }
     };
     let mut fields: BTreeMap<&str, String> = BTreeMap::new();
+    let resumed = format!("run:{}:resumed", held.run);
+    if let Some(session) = &report.resumed {
+        fields.insert(&resumed, session.clone());
+    }
     if let Verdict::Anew { failures, recovering, failure, .. } = verdict {
         fields.insert("failures", failures.to_string());
         fields.insert("recovering", if *recovering { "1" } else { "0" }.to_owned());

@@ -22,7 +22,8 @@ pub(crate) const RETENTION_MS: u64 = 7 * 24 * 3600 * 1000;
 /// News that a coordinator was told, kept for a replay.
 pub(crate) const TOLD_KEPT: u64 = 1_000;
 
-/// Every field of a hash. Runs add `run:N:` and worker, host, started, ended, class, message, session, cost, charged.
+/// Every field of a hash. Runs add `run:N:` and worker, host, started, ended, class, message, session, cost, charged,
+/// resumed.
 const FIELDS: &[&str] = &[
     // meta
     "pool_id",

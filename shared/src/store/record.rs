@@ -131,6 +131,7 @@ fn read_run(n: u64, fields: &HashMap<String, String>) -> Option<Run> {
         worker: text("worker")?,
         host: text("host").unwrap_or_default(),
         session_id: text("session"),
+        resumed: text("resumed"),
         started_ms: number("started").unwrap_or(0),
         ended_ms: number("ended"),
         class: text("class").and_then(|class| class.parse().ok()),

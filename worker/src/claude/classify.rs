@@ -165,6 +165,7 @@ impl Seen {
             turns: result.map_or(self.turns, |result| result.turns),
             denied: result.map(|result| result.denied.clone()).unwrap_or_default(),
             spoke: self.spoke,
+            resumed: None,
         }
     }
 

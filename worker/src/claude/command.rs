@@ -159,6 +159,17 @@ pub struct Place<'a> {
     pub run: &'a str,
     /// What the pool adds to the system prompt (identity, context, messages); may be empty.
     pub addition: &'a str,
+    /// The session that it goes on with.
+    pub session: Option<&'a Session>,
+}
+
+/// A session that a run goes on with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Its id.
+    pub id: String,
+    /// It is another task's: what is said from here on is a branch of its own.
+    pub is_branch: bool,
 }
 
 /// A call of the CLI, ready to be started.
@@ -187,7 +198,7 @@ pub fn command(options: &TaskOptions, prompt: &str, place: &Place<'_>) -> Comman
     env.insert(RUN_MARK.into(), place.run.into());
     Command {
         program: place.claude.to_owned(),
-        args: args(options, place.mcp_config),
+        args: args(options, place),
         env,
         cwd: place.cwd.to_owned(),
         run: place.run.to_owned(),
@@ -196,7 +207,7 @@ pub fn command(options: &TaskOptions, prompt: &str, place: &Place<'_>) -> Comman
     }
 }
 
-fn args(options: &TaskOptions, mcp_config: Option<&Path>) -> Vec<OsString> {
+fn args(options: &TaskOptions, place: &Place<'_>) -> Vec<OsString> {
     // Partial messages: without them live output comes a whole answer at a time, and the output tokens of an answer
     // are never told before the result.
     let mut args: Vec<OsString> = [
@@ -246,7 +257,13 @@ fn args(options: &TaskOptions, mcp_config: Option<&Path>) -> Vec<OsString> {
     if options.strict_mcp_config.unwrap_or(true) {
         flag("--strict-mcp-config", &[]);
     }
-    if let Some(path) = mcp_config {
+    if let Some(session) = place.session {
+        flag("--resume", std::slice::from_ref(&session.id));
+        if session.is_branch {
+            flag("--fork-session", &[]);
+        }
+    }
+    if let Some(path) = place.mcp_config {
         args.push("--mcp-config".into());
         args.push(path.into());
     }

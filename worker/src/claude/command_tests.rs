@@ -15,6 +15,7 @@ fn called(options: Value, prompt: &str, addition: &str, mcp: Option<&str>) -> Co
         env: &env(&[("HOME", "/h")]),
         run: "p/t1/2",
         addition,
+        session: None,
     };
     command(&options, prompt, &place)
 }

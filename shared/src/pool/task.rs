@@ -68,7 +68,8 @@ impl Pool {
                 part_bytes <= limits::CALL_BYTES
             });
             let rest = specs.split_off(fits.count().max(1));
-            let call = task::submission(&specs, &Self::pool_id_if_none(), self.lease_ms())?;
+            let kept = self.patiently(|| self.store().keeps_every_write()).await?;
+            let call = task::submission(&specs, &Self::pool_id_if_none(), self.lease_ms(), kept)?;
             let ids = task::submitted(&self.ask(&call).await?)?;
             submitted.extend(ids.into_iter().map(|(id, fresh)| Submitted { id, fresh }));
             specs = rest;

@@ -19,14 +19,16 @@ use crate::error::{Error, Result};
 /// Attempts where nobody says how many.
 pub(crate) const ATTEMPTS: u32 = 3;
 
-/// A call that makes these tasks: may be repeated, since each carries its key. Refuses what is beyond a bound.
-pub(crate) fn submission(specs: &[Spec], pool_id: &str, lease_ms: u64) -> Result<Call> {
+/// A call that makes these tasks: may be repeated, since each carries its key. Refuses what is beyond a bound. `kept`: this
+/// Redis forgets no write that it has answered.
+pub(crate) fn submission(specs: &[Spec], pool_id: &str, lease_ms: u64, kept: bool) -> Result<Call> {
     let mut bytes = 0;
     let mut call = Call::new("submit")
         .arg(pool_id)
         .number(lease_ms)
         .number(limits::MAX_PENDING)
         .arg(Uuid::new_v4().simple().to_string())
+        .number(u64::from(kept))
         .number(specs.len() as u64);
     for spec in specs {
         limits::check_prompt(&spec.prompt)?;

@@ -1,14 +1,16 @@
 #!lua
 -- submit: makes tasks: key, bounds, record, lane, wake, event.
--- uses:    names clock text schema pool event lane settle after
+-- uses:    names clock text schema pool ids event lane settle after
 -- args:    1 pool id, if it has none   2 lease (ms), if it has none   3 most tasks that may wait   4 this call's mark
---          5 count, then for each: key, spec (JSON), lane, priority, max_attempts, if_lost, coordinator, tags (lines),
---          delay (ms), time that it may wait for a start (ms; 0: any), title, what it follows (lines), after_failure
+--          5 whether this Redis forgets no write (0 or 1)   6 count, then for each: key, spec (JSON), lane, priority,
+--          max_attempts, if_lost, coordinator, tags (lines), delay (ms), time that it may wait for a start (ms; 0: any),
+--          title, what it follows (lines), after_failure
 -- replies: ok (id, fresh or again)… | full waiting | lanes count | memory | unknown id | schema found
 -- events:  submit, after
-local pool_id, lease_ms, max_waiting, mark, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local pool_id, lease_ms, max_waiting, mark, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local count = tonumber(ARGV[6])
 local retention_ms = RETENTION_MS
-local FIRST, WIDTH = 6, 13
+local FIRST, WIDTH = 7, 13
 
 local refusal = refuse_schema()
 if refusal then return refusal end
@@ -63,9 +65,12 @@ if fresh == 0 then
   end
   return reply
 end
+local run_id = server_run_id()
 
 -- writes from here
+skip_forgotten(run_id)
 open_pool(pool_id, lease_ms)
+redis.call('HSET', key.seq, F.run_id, run_id, F.kept, kept)
 for i = 0, count - 1 do
   local at = FIRST + i * WIDTH
   local once, spec, lane, priority = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]

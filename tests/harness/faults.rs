@@ -99,7 +99,7 @@ impl Fleet {
 
     /// Redis is started again, with what it has on its disk.
     pub async fn redis_up(&mut self) {
-        self.server = redis(self.root.path()).await;
+        self.server = redis(self.root.path(), &self.servers).await;
     }
 
     /// The process of Redis.

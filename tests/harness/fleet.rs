@@ -4,7 +4,7 @@
 //! what it starts is clean, so that a test can neither spend money nor read anyone's credentials.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -47,6 +47,7 @@ pub struct Fleet {
     pub root: TempDir,
     env: BTreeMap<String, String>,
     pub(crate) children: Vec<Child>,
+    pub(crate) servers: OsString,
 }
 
 /// A program of this workspace; refused where it is older than the sources, since nothing here builds it.
@@ -115,11 +116,11 @@ fn installed(path: PathBuf) -> PathBuf {
 }
 
 /// The Redis of a fleet: its data and its socket lie in the fleet's directory, so that it can be started again.
-pub(crate) async fn redis(root: &Path) -> Server {
+pub(crate) async fn redis(root: &Path, path: &OsStr) -> Server {
     let options = ServerOptions {
         dir: root.join("redis"),
         socket: root.join("redis/redis.sock"),
-        path: std::env::var_os("PATH").unwrap_or_default(),
+        path: path.to_owned(),
         lock: None,
     };
     Server::start(options).await.expect("a private Redis starts")
@@ -133,13 +134,19 @@ impl Fleet {
 
     /// The same with a lease of so many seconds.
     pub async fn with_lease(cli: Cli, lease_s: u64) -> Self {
+        Self::with_servers(cli, lease_s, |_| std::env::var_os("PATH").unwrap_or_default()).await
+    }
+
+    /// The same with a Redis from another search path, which may lie in the fleet's own directory.
+    pub async fn with_servers(cli: Cli, lease_s: u64, servers: impl FnOnce(&Path) -> OsString) -> Self {
         let api = FakeApi::start().await;
         let root = tempfile::Builder::new().prefix("motorpool-test-").tempdir().expect("a temporary directory");
         let real = root.path().canonicalize().expect("its real path");
         for dir in ["work", "home", "tmp", "state", "redis"] {
             std::fs::create_dir(real.join(dir)).expect("a directory in it");
         }
-        let server = redis(root.path()).await;
+        let servers = servers(&real);
+        let server = redis(root.path(), &servers).await;
         let claude = match cli {
             Cli::Real => real_claude(),
             Cli::StandIn => program("fake-claude"),
@@ -162,7 +169,13 @@ impl Fleet {
         // Whoever writes first fixes the lease of the pool.
         let lease = Duration::from_secs(lease_s);
         let pool = Pool::builder(&server.url()).lease(lease).connect().await.expect("the pool answers");
-        Self { server, api, pool, work: real.join("work"), root, env, children: Vec::new() }
+        Self { server, api, pool, work: real.join("work"), root, env, children: Vec::new(), servers }
+    }
+
+    /// The search path by which its Redis is found.
+    #[must_use]
+    pub fn servers(&self) -> OsString {
+        self.servers.clone()
     }
 
     /// A variable of every worker that is started from now on.

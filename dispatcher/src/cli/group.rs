@@ -108,7 +108,7 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches, kind: GroupKind) -> R
         None => Error::new(error.kind(), format!("{file}: {}", error.message())),
     };
     let mut work = match kind {
-        GroupKind::Chain => Work::Chain(definition::chain(&definition, &mut vars).map_err(within)?),
+        GroupKind::Chain => Work::Chain(Box::new(definition::chain(&definition, &mut vars).map_err(within)?)),
         GroupKind::Batch => Work::FanOut(Box::new(definition::fan_out(&definition, &mut vars).map_err(within)?)),
     };
     vars.check_all_used()?;
@@ -129,7 +129,7 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches, kind: GroupKind) -> R
     work.work_in(reached.joined.is_some().then(|| call.project_dir()));
     let own = work.options();
     let made = match work {
-        Work::Chain(chain) => reached.pool.submit_chain(chain).await?,
+        Work::Chain(chain) => reached.pool.submit_chain(*chain).await?,
         Work::FanOut(fan_out) => reached.pool.fan_out(*fan_out).await?,
     };
     let id = made.id;
@@ -166,7 +166,7 @@ fn counted(made: &SubmittedGroup, kind: GroupKind) -> String {
 
 /// What is submitted.
 enum Work {
-    Chain(motorpool::Chain),
+    Chain(Box<motorpool::Chain>),
     FanOut(Box<motorpool::FanOut>),
 }
 

@@ -33,6 +33,8 @@ pub struct Seat {
     pool_id: String,
     lease: Duration,
     call: u64,
+    /// The last result that was taken, to be told once more on a new connection.
+    settled: Option<Call>,
     line: Line,
     waiter: Waiter,
     presence: Presence,
@@ -144,6 +146,7 @@ impl Seat {
             pool_id: String::new(),
             lease: Duration::ZERO,
             call: 0,
+            settled: None,
             line: Line::default(),
             waiter: Waiter::default(),
             served: lane::served(&presence.lanes, &presence.labels, &[]),
@@ -233,6 +236,7 @@ impl Seat {
         // What it knew of the lanes is of another pool, whatever the version says.
         self.lanes_version.clear();
         self.id = WorkerId::new(format!("w-{}", Uuid::new_v4().simple()));
+        self.settled = None;
         self.rejoin().await
     }
 
@@ -328,7 +332,9 @@ impl Seat {
         let verdict = self.verdict(&lease, outcome);
         let call = attempt::finish(self.id.as_str(), self.call, &lease.held, outcome, &verdict);
         let reply = self.until_settled(&lease, &call).await?;
-        Ok(attempt::told_finish(&reply)? == Told::Ok)
+        let settled = attempt::told_finish(&reply)? == Told::Ok;
+        self.settled = settled.then_some(call);
+        Ok(settled)
     }
 
     /// Settles a run and takes the next task, in one trip.
@@ -351,6 +357,8 @@ impl Seat {
             return Ok((false, Claim::Idle));
         }
         let settled = attempt::told_finish(&reply)? == Told::Ok;
+        // Without the claim: what is claimed is not told again.
+        self.settled = settled.then(|| attempt::finish(self.id.as_str(), self.call, &lease.held, outcome, &verdict));
         let (claimed, news) = attempt::claimed(&reply, 2)?;
         self.hear(news);
         Ok((settled, self.taken(claimed).await?))
@@ -417,6 +425,19 @@ impl Seat {
         }
     }
 
+    /// Behind a new connection may be a Redis that has forgotten what it wrote last: the last result is told once more.
+    /// Where it is known still, its number says so, and nothing is done.
+    async fn tell_again(&mut self, line: &mut Line) {
+        if line.is_open() {
+            return;
+        }
+        if let Some(call) = self.settled.take()
+            && matches!(self.pool.store().call_on(line, &call).await, Err(CallError::Away(_)))
+        {
+            self.settled = Some(call);
+        }
+    }
+
     /// Makes the same call until it is answered, or for so long.
     async fn until_answered(&mut self, call: &Call, patience: Option<Duration>) -> Result<Reply> {
         let until = patience.map(|patience| Instant::now() + patience);
@@ -425,7 +446,11 @@ impl Seat {
             let left = until.map_or(LONGEST_BACKOFF * 10, |until| until.saturating_duration_since(Instant::now()));
             // Taken out while it is used: who gives up waiting leaves no half-open line behind.
             let mut line = std::mem::take(&mut self.line);
-            let answer = timeout(left, self.pool.store().call_on(&mut line, call)).await;
+            let asked = async {
+                self.tell_again(&mut line).await;
+                self.pool.store().call_on(&mut line, call).await
+            };
+            let answer = timeout(left, asked).await;
             let problem = match answer {
                 Ok(Ok(reply)) => {
                     self.line = line;

@@ -173,11 +173,12 @@ impl Pool {
 
     async fn submit_nodes(&self, nodes: Vec<Node>) -> Result<SubmittedGroup> {
         let submission = Submission::of(&nodes)?;
+        let kept = self.patiently(|| self.store().keeps_every_write()).await?;
         let made = if submission.is_one_call() {
-            let call = submission.call(&Self::pool_id_if_none(), self.lease_ms())?;
+            let call = submission.call(&Self::pool_id_if_none(), self.lease_ms(), kept)?;
             task::submitted_all(&self.ask(&call).await?)?
         } else {
-            self.submit_in_parts(&submission).await?
+            self.submit_in_parts(&submission, kept).await?
         };
         let Some((Id::Group(id), fresh)) = made.last().copied() else {
             return Err(Error::refused("the key (once) of this submission is a task's").hint("give it another key"));
@@ -197,7 +198,7 @@ impl Pool {
     }
 
     /// What one call does not take goes in several, and begins with the last one.
-    async fn submit_in_parts(&self, submission: &Submission) -> Result<Vec<(Id, bool)>> {
+    async fn submit_in_parts(&self, submission: &Submission, kept: bool) -> Result<Vec<(Id, bool)>> {
         // Made before, it is there as a whole.
         if let Some(key) = submission.key()
             && let Some(id) = self.patiently(|| self.store().made_by(key)).await?
@@ -205,11 +206,11 @@ impl Pool {
         {
             return Ok(vec![(id, false)]);
         }
-        let opening = submission.opening(&Self::pool_id_if_none(), self.lease_ms());
+        let opening = submission.opening(&Self::pool_id_if_none(), self.lease_ms(), kept);
         let (gate, mut ids) = submission.opened(&self.ask(&opening).await?)?;
         let mut made: Vec<(Id, bool)> = Vec::new();
         for part in submission.parts() {
-            let call = submission.part(part.clone(), &ids, &gate, self.lease_ms());
+            let call = submission.part(part.clone(), &ids, &gate, kept);
             let part_ids = task::submitted_part(&self.ask(&call).await?, part.len())?;
             for (place, (id, _)) in part.zip(&part_ids) {
                 ids[place] = Some(*id);

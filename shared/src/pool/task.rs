@@ -103,7 +103,8 @@ impl Pool {
             });
             let rest = specs.split_off(fits.count().max(1));
             let nodes: Vec<Node> = specs.iter().map(|spec| Node::task(spec.clone())).collect();
-            let call = Submission::of(&nodes)?.call(&Self::pool_id_if_none(), self.lease_ms())?;
+            let kept = self.patiently(|| self.store().keeps_every_write()).await?;
+            let call = Submission::of(&nodes)?.call(&Self::pool_id_if_none(), self.lease_ms(), kept)?;
             let ids = task::submitted(&self.ask(&call).await?)?;
             submitted.extend(ids.into_iter().map(|(id, fresh)| Submitted { id, fresh }));
             specs = rest;

@@ -38,6 +38,8 @@ const FIELDS: &[&str] = &[
     "aged",
     "lanes_version",
     "away_ms",
+    // seq, with its counters
+    "kept",
     // task
     "state",
     "spec",

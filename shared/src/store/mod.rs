@@ -23,20 +23,25 @@ mod tests;
 mod tls;
 pub(crate) mod wait;
 
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use tokio::sync::OnceCell;
 
 use crate::domain::ids::Name;
 use crate::error::Result;
 
 use connect::{Connector, Whereabouts};
 use keys::Keys;
-use script::{Call, CallError, Reply};
+use script::{Call, CallError, Reply, sort_error};
 
 /// A pool's place in a Redis, and the connections to it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pub(crate) connector: Arc<Connector>,
     pub(crate) keys: Keys,
+    /// Whether Redis syncs each write before it answers, once it was asked.
+    syncs: Arc<OnceCell<bool>>,
 }
 
 /// A connection of one caller's own, for calls that follow one another; opened anew after a failure.
@@ -45,10 +50,42 @@ pub(crate) struct Line {
     open: Option<redis::aio::MultiplexedConnection>,
 }
 
+impl Line {
+    /// Whether it was opened and is not known to be broken.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+}
+
 impl Store {
     /// The pool of this name in the Redis at `url`, which may move; nothing is contacted yet.
     pub(crate) fn new(url: &str, pool: &Name, whereabouts: Option<Whereabouts>) -> Result<Self> {
-        Ok(Self { connector: Arc::new(Connector::new(url, whereabouts)?), keys: Keys::new(pool) })
+        Ok(Self {
+            connector: Arc::new(Connector::new(url, whereabouts)?),
+            keys: Keys::new(pool),
+            syncs: Arc::default(),
+        })
+    }
+
+    /// Whether Redis forgets no write that it has answered, unless a replica takes its place. Asked for once.
+    pub(crate) async fn keeps_every_write(&self) -> Result<bool, CallError> {
+        self.syncs
+            .get_or_try_init(|| async {
+                let asked = ["appendonly", "appendfsync"];
+                let mut connection = self.connector.pooled().await?;
+                let mut ask = redis::cmd("CONFIG");
+                let answer = ask.arg("GET").arg(&asked).query_async::<HashMap<String, String>>(&mut *connection).await;
+                match answer.map_err(|error| sort_error(&error)) {
+                    Ok(told) => {
+                        Ok(asked.map(|name| told.get(name).map(String::as_str)) == [Some("yes"), Some("always")])
+                    }
+                    // Who may not ask does not know.
+                    Err(CallError::Refused(_)) => Ok(false),
+                    Err(away) => Err(away),
+                }
+            })
+            .await
+            .copied()
     }
 
     /// Calls a script on a pooled connection, once.

@@ -38,23 +38,25 @@ pub(crate) struct Submission {
 
 /// A call that makes these tasks.
 #[cfg(test)]
-pub(crate) fn submission(specs: &[Spec], pool_id: &str, lease_ms: u64) -> Result<Call> {
+pub(crate) fn submission(specs: &[Spec], pool_id: &str, lease_ms: u64, kept: bool) -> Result<Call> {
     let nodes: Vec<Node> = specs.iter().map(|spec| Node::task(spec.clone())).collect();
-    submission_of(&nodes, pool_id, lease_ms)
+    Submission::of(&nodes)?.call(pool_id, lease_ms, kept)
 }
 
 /// A call that makes these: may be repeated, since each carries its key. Refuses what is too much for one.
 #[cfg(test)]
 pub(crate) fn submission_of(nodes: &[Node], pool_id: &str, lease_ms: u64) -> Result<Call> {
-    Submission::of(nodes)?.call(pool_id, lease_ms)
+    Submission::of(nodes)?.call(pool_id, lease_ms, true)
 }
 
-fn head(pool_id: &str, lease_ms: u64, count: usize) -> Call {
+/// `kept`: this Redis forgets no write that it has answered.
+fn head(pool_id: &str, lease_ms: u64, kept: bool, count: usize) -> Call {
     Call::new("submit")
         .arg(pool_id)
         .number(lease_ms)
         .number(limits::MAX_PENDING)
         .arg(Uuid::new_v4().simple().to_string())
+        .number(u64::from(kept))
         .number(count as u64)
 }
 
@@ -137,7 +139,7 @@ impl Submission {
     }
 
     /// The call that makes it all. Refuses what is too much for one.
-    pub(crate) fn call(&self, pool_id: &str, lease_ms: u64) -> Result<Call> {
+    pub(crate) fn call(&self, pool_id: &str, lease_ms: u64, kept: bool) -> Result<Call> {
         if !self.is_one_call() {
             let followed: usize = self.rows.iter().map(|row| row.follows.len()).sum();
             let (tasks, bytes) = (self.rows.len(), self.bytes(0..self.rows.len()));
@@ -152,7 +154,7 @@ impl Submission {
             )));
         }
         let group = |place: usize| format!("@{place}");
-        let call = head(pool_id, lease_ms, self.rows.len());
+        let call = head(pool_id, lease_ms, kept, self.rows.len());
         Ok(self.rows.iter().fold(call, |call, row| {
             let group = row.group.map(group).unwrap_or_default();
             add(call, row, lines(&row.follows), group)
@@ -169,10 +171,10 @@ impl Submission {
     }
 
     /// The call before the parts: it makes what they wait for, and reserves the ids of chains and batches.
-    pub(crate) fn opening(&self, pool_id: &str, lease_ms: u64) -> Call {
+    pub(crate) fn opening(&self, pool_id: &str, lease_ms: u64, kept: bool) -> Call {
         let groups: Vec<&Row> = self.groups().map(|(_, row)| row).collect();
         let key = format!("{}\topening", self.key().unwrap_or_default());
-        let call = head(pool_id, lease_ms, groups.len() + 1);
+        let call = head(pool_id, lease_ms, kept, groups.len() + 1);
         let call = add(call, &bare(key, "opening"), String::new(), String::new());
         groups.into_iter().fold(call, |call, row| {
             let reserved = bare(row.key.clone(), row.kind);
@@ -208,9 +210,9 @@ impl Submission {
     }
 
     /// The call that makes a part; the last one opens what waits. `ids` are of what was made before, and of groups.
-    pub(crate) fn part(&self, range: Range<usize>, ids: &[Option<Id>], gate: &str, lease_ms: u64) -> Call {
+    pub(crate) fn part(&self, range: Range<usize>, ids: &[Option<Id>], gate: &str, kept: bool) -> Call {
         let is_last = range.end == self.rows.len();
-        let call = head("", lease_ms, range.len() + usize::from(is_last));
+        let call = head("", 0, kept, range.len() + usize::from(is_last));
         let named = |one: &Ref| match one {
             Ref::Here(place) if range.contains(place) => format!("@{}", place - range.start),
             Ref::Here(place) => ids.get(*place).copied().flatten().map(|id| id.to_string()).unwrap_or_default(),

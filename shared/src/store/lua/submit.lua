@@ -1,17 +1,19 @@
 #!lua
 -- submit: makes tasks, chains and batches: key, bounds, record, lane, wake, event.
--- uses:    names clock text schema pool event lane settle after opening
+-- uses:    names clock text schema pool ids event lane settle after opening
 -- args:    1 pool id, if it has none   2 lease (ms), if it has none   3 most tasks that may wait   4 this call's mark
---          5 count, then for each: key, spec (JSON), lane, priority, max_attempts, if_lost, coordinator, tags (lines),
---          delay (ms), time that it may wait for a start (ms; 0: any), title, what it follows (lines; @N: the N-th of
---          this call, from 0), after_failure, kind, the chain or batch it belongs to (@N, or its id)
+--          5 whether this Redis forgets no write (0 or 1)   6 count, then for each: key, spec (JSON), lane, priority,
+--          max_attempts, if_lost, coordinator, tags (lines), delay (ms), time that it may wait for a start (ms; 0: any),
+--          title, what it follows (lines; @N: the N-th of this call, from 0), after_failure, kind, the chain or batch it
+--          belongs to (@N, or its id)
 --          kind: task; chain or batch, behind its members, which are what it follows, or without a spec, to reserve its
 --          id; opening, which tasks follow until the last part of a submission is here, and open, which ends that
 -- replies: ok (id, fresh or again)… | full waiting | lanes count | memory | unknown id | schema found
 -- events:  submit, after
-local pool_id, lease_ms, max_waiting, mark, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local pool_id, lease_ms, max_waiting, mark, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local count = tonumber(ARGV[6])
 local retention_ms = RETENTION_MS
-local FIRST, WIDTH = 6, 15
+local FIRST, WIDTH = 7, 15
 local KINDS = { task = 't', chain = 'c', batch = 'b', opening = 'o', open = '' }
 local function kind_at(at)
   return ARGV[at + 13]
@@ -75,9 +77,12 @@ if fresh == 0 then
   end
   return reply
 end
+local run_id = server_run_id()
 
 -- writes from here
+skip_forgotten(run_id)
 open_pool(pool_id, lease_ms)
+redis.call('HSET', key.seq, F.run_id, run_id, F.kept, kept)
 
 local reserved = {}
 -- Ids first: a task names the chain that stands behind it.

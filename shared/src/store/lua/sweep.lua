@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- sweep: what is due: timers, lost leases, lost places, dead presence, retention; at most 100 of each.
--- uses:    names clock text schema pool event lane books settle after opening stop lost repair retire
+-- uses:    names clock text schema pool ids event lane books settle after opening stop lost repair retire
 -- args:    1 sweeper's process   2 retention (ms)   3 how long it keeps its place (ms)
 -- replies: ok due lost repaired removed dead | not_sweeper | schema found
 -- events:  due, expire, lost, cancel, repair, after
@@ -17,6 +17,7 @@ local run_id, full = server_told()
 redis.call('SET', key.sweeper, process, 'PX', keeps_ms)
 note_call()
 note_server(run_id, full)
+skip_forgotten(run_id)
 local due, removed = do_due(retention_ms)
 local lost, dead = 0, 0
 if now_ms >= tonumber(redis.call('HGET', key.meta, F.grace) or '0') then

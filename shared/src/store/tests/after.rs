@@ -109,7 +109,7 @@ async fn what_is_to_be_followed_must_exist() {
         let a = pool.submit(TaskOptions::default()).await;
         let specs = [following(&[a]), following(&[a, TaskId::new(99)])];
         let specs = specs.map(|options| crate::domain::task::Spec::new("p", options).unwrap());
-        let call = submission::submission(&specs, "pool-1", 15_000).unwrap();
+        let call = submission::submission(&specs, "pool-1", 15_000, true).unwrap();
         assert_eq!(pool.refused(&call).await, ["unknown", "t99"]);
     })
     .await;

@@ -341,7 +341,7 @@ impl TestPool {
 /// Some tasks as one call.
 pub(crate) fn submission(options: Vec<TaskOptions>) -> Call {
     let specs = options.into_iter().map(|options| Spec::new("a prompt", options).expect("the options do"));
-    submission::submission(&specs.collect::<Vec<_>>(), "pool-1", 15_000).expect("the tasks do")
+    submission::submission(&specs.collect::<Vec<_>>(), "pool-1", 15_000, true).expect("the tasks do")
 }
 
 /// One task with a ladder that Rust does not write yet.
@@ -364,6 +364,7 @@ pub(crate) fn timed_submission(
         .arg("15000")
         .arg("1000")
         .arg(&key)
+        .arg("1")
         .arg("1")
         .arg(&key)
         .arg(r#"{"prompt":"a prompt"}"#)

@@ -23,10 +23,10 @@ fn large() -> Vec<Node> {
 
 /// The parts one by one; gives the ids after so many of them.
 async fn submit(pool: &TestPool, submission: &Submission, parts: usize) -> (String, Vec<Option<Id>>) {
-    let opening = submission.opening("pool-1", 15_000);
+    let opening = submission.opening("pool-1", 15_000, true);
     let (gate, mut ids) = submission.opened(&pool.call(&opening).await).unwrap();
     for part in submission.parts().into_iter().take(parts) {
-        let call = submission.part(part.clone(), &ids, &gate, 15_000);
+        let call = submission.part(part.clone(), &ids, &gate, true);
         let made = task::submitted_part(&pool.call(&call).await, part.len()).unwrap();
         for (place, (id, fresh)) in part.zip(made) {
             ids[place] = Some(id);
@@ -40,7 +40,7 @@ async fn submit(pool: &TestPool, submission: &Submission, parts: usize) -> (Stri
 async fn nothing_begins_before_the_last_part_and_then_all_of_it_does() {
     pool_test(async |pool| {
         let submission = Submission::of(&large()).unwrap();
-        assert!(!submission.is_one_call() && submission.call("p", 1).is_err());
+        assert!(!submission.is_one_call() && submission.call("p", 1, true).is_err());
         let count = submission.parts().len();
         assert!(count >= 3, "{count}");
         let mut worker = pool.join("w1").await;
@@ -49,10 +49,10 @@ async fn nothing_begins_before_the_last_part_and_then_all_of_it_does() {
         pool.examine().await;
         // The rest, from where it stopped.
         let (again, ids) = {
-            let opening = submission.opening("pool-1", 15_000);
+            let opening = submission.opening("pool-1", 15_000, true);
             let (again, mut ids) = submission.opened(&pool.store.call(&opening).await.unwrap()).unwrap();
             for part in submission.parts() {
-                let call = submission.part(part.clone(), &ids, &gate, 15_000);
+                let call = submission.part(part.clone(), &ids, &gate, true);
                 let made = task::submitted_part(&pool.call(&call).await, part.len()).unwrap();
                 for (place, (id, _)) in part.zip(made) {
                     ids[place] = Some(id);
@@ -89,7 +89,7 @@ async fn what_never_becomes_whole_is_cancelled_and_leaves_nothing_behind() {
         assert_eq!(first.reason.as_deref(), Some("the rest of its submission never came"));
         // Its last part comes too late.
         let parts = submission.parts();
-        let call = submission.part(parts[2].clone(), &ids, &gate, 15_000);
+        let call = submission.part(parts[2].clone(), &ids, &gate, true);
         assert_eq!(words(&pool.store.call(&call).await.unwrap())[0], "unknown");
         assert!(!pool.exists(&format!("opening:{gate}")).await);
         pool.forward(8 * 24 * 60 * MINUTES_MS).await;

@@ -3,7 +3,9 @@
 use super::{pool_test, raw_submission, submission, words};
 use crate::domain::options::TaskOptions;
 use crate::domain::state::State;
+use crate::domain::task::Spec;
 use crate::store::script::Call;
+use crate::store::task;
 
 fn keyed(key: &str) -> TaskOptions {
     TaskOptions { once: Some(key.into()), ..TaskOptions::default() }
@@ -55,6 +57,33 @@ async fn a_key_makes_one_task_however_often_it_comes() {
     .await;
 }
 
+/// Of a server that was started anew, or that another one follows, it is known by its mark alone.
+#[tokio::test]
+async fn no_id_is_given_twice_where_redis_may_have_forgotten_some() {
+    pool_test(async |pool| {
+        let gives = async |kept: bool| {
+            let spec = Spec::new("a prompt", TaskOptions::default()).unwrap();
+            let call = crate::store::submission::submission(&[spec], "pool-1", 15_000, kept).unwrap();
+            words(&pool.call(&call).await)[1].clone()
+        };
+        let is_another = async || pool.set_field("seq", "run_id", "the one before").await;
+        assert_eq!((gives(true).await, gives(true).await), ("t1".to_owned(), "t2".to_owned()));
+        is_another().await;
+        assert_eq!(gives(false).await, "t3", "what was kept was known before");
+        assert_eq!(gives(false).await, "t4", "it is the same one still");
+        is_another().await;
+        assert_eq!((gives(true).await, gives(true).await), ("t1005".to_owned(), "t1006".to_owned()));
+        is_another().await;
+        pool.set_field("seq", "kept", "0").await;
+        // Who sweeps may be the first to see it: news have numbers too.
+        pool.sweep("s").await;
+        assert_eq!(pool.field("seq", "news").await.as_deref(), Some("2000"));
+        pool.sweep("s").await;
+        assert_eq!(gives(true).await, "t2007");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_key_lives_as_long_as_its_record() {
     pool_test(async |pool| {
@@ -75,7 +104,7 @@ async fn a_key_lives_as_long_as_its_record() {
 async fn a_full_pool_refuses_the_whole_call() {
     pool_test(async |pool| {
         let call = |most: &str, key: &str| {
-            let mut call = Call::new("submit").arg("pool-1").arg("15000").arg(most).arg("mark").arg("2");
+            let mut call = Call::new("submit").arg("pool-1").arg("15000").arg(most).arg("mark").arg("1").arg("2");
             for n in 1..=2 {
                 call = call.arg(format!("{key}{n}")).args([
                     "{\"prompt\":\"p\"}",

@@ -180,6 +180,20 @@ async fn time_that_went_back_sets_idle_times_to_nothing_once() {
     .await;
 }
 
+/// Its place is kept for two seconds of a clock that then showed another time.
+#[tokio::test]
+async fn a_sweeper_that_is_gone_when_time_goes_back_is_followed_at_once() {
+    pool_test(async |pool| {
+        let mut worker = pool.join("w1").await;
+        let hour_ms = "3602000";
+        let _: () = pool.redis(redis::cmd("SET").arg(pool.key("sweeper")).arg(&["gone", "PX", hour_ms])).await;
+        assert_eq!(pool.words(&worker.claim_call("")).await[1], "0");
+        pool.forward(-3_600_000).await;
+        assert_eq!(pool.words(&worker.claim_call("")).await[1], "1");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_token_that_was_lost_is_replaced_while_something_waits() {
     pool_test(async |pool| {

@@ -1,5 +1,5 @@
 -- lost: a run whose lease ran out follows its record's `if_lost` list; nothing is decided here.
--- uses: names clock text event lane books settle pool after
+-- uses: names clock text event lane books settle pool ids after
 local function lose(id, retention_ms)
   local task = key.task(id)
   local known = redis.call('HMGET', task, F.lane, F.priority, F.entry, F.run, F.cancel, F.cancel_reason, F.attempt,
@@ -87,7 +87,7 @@ end
 
 -- What the server tells of itself: its run id, and whether it has little memory left.
 local function server_told()
-  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
+  local run_id = server_run_id()
   local memory = redis.call('INFO', 'memory')
   local used = tonumber(string.match(memory, 'used_memory:(%d+)') or '0')
   local most = tonumber(string.match(memory, 'maxmemory:(%d+)') or '0')

@@ -21,7 +21,11 @@ local function note_call()
   if (last > 0 and now_ms - last > lease_ms / 2) or now_ms < last - 1000 then
     redis.call('HSET', key.meta, F.grace, whole(now_ms + math.floor(lease_ms * 2 / 3)))
   end
-  if now_ms < last - 1000 then redis.call('HSET', key.meta, F.rewound, '1') end
+  if now_ms < last - 1000 then
+    redis.call('HSET', key.meta, F.rewound, '1')
+    -- The sweeper's place was kept until a time that has not come again: with its sweeper gone nobody would sweep.
+    redis.call('DEL', key.sweeper)
+  end
   redis.call('HSET', key.meta, F.last, whole(now_ms))
 end
 

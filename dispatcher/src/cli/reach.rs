@@ -226,6 +226,9 @@ pub(super) fn given_args(call: &Call, scopes: &[Scope]) -> Vec<OsString> {
                 vec![if settings.log_format == motorpool::settings::LogFormat::Json { "json" } else { "text" }.into()]
             }
             "slots" => vec![settings.slots.to_string().into()],
+            "min-slots" => vec![settings.min_slots.to_string().into()],
+            "max-slots" => vec![settings.max_slots.to_string().into()],
+            "max-restarts" => vec![settings.max_restarts.to_string().into()],
             "linger" => vec![duration_text(settings.linger).into()],
             "drain-timeout" => vec![duration_text(settings.drain_timeout).into()],
             "lease" => vec![duration_text(settings.lease).into()],

@@ -6,11 +6,13 @@
 pub mod attempt;
 pub mod event;
 pub mod fleet;
+pub mod host;
 pub mod ids;
 pub mod lane;
 pub mod limits;
 pub mod merge;
 pub mod options;
 pub mod retry;
+pub mod slot;
 pub mod state;
 pub mod task;

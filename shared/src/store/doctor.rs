@@ -223,11 +223,12 @@ impl Store {
                 "task" => ids.contains(rest),
                 "needs" | "after" => ids.contains(rest),
                 "output" => rest.split_once(':').is_some_and(|(id, _)| ids.contains(id)),
-                "once" | "index" | "lane" | "wake" | "worker" | "account" | "unseen" | "told" => !rest.is_empty(),
-                "test" => cfg!(test),
-                "meta" | "seq" | "lanes" | "due" | "retain" | "todo" | "events" | "workers" | "config" | "sweeper" => {
-                    rest.is_empty()
+                "once" | "index" | "lane" | "wake" | "worker" | "host" | "slot" | "account" | "unseen" | "told" => {
+                    !rest.is_empty()
                 }
+                "test" => cfg!(test),
+                "meta" | "seq" | "lanes" | "due" | "retain" | "todo" | "events" | "workers" | "hosts" | "slots"
+                | "config" | "sweeper" => rest.is_empty(),
                 _ => false,
             };
             if !owned {
@@ -237,6 +238,12 @@ impl Store {
         let once = keys.iter().filter(|key| key.starts_with(&format!("{}once:", self.keys.prefix()))).count();
         if once != known.len() {
             findings.broken.push(format!("I9: {once} idempotency keys for {} tasks", known.len()));
+        }
+        let of_slot = self.keys.slot("");
+        let there: BTreeSet<&str> = keys.iter().filter_map(|key| key.strip_prefix(&of_slot)).collect();
+        let listed = self.members(&self.keys.slots()).await?;
+        if listed.iter().map(String::as_str).collect::<BTreeSet<_>>() != there {
+            findings.broken.push(format!("I12: the slots with settings are {there:?}, listed are {listed:?}"));
         }
         self.look_at_news(known, &keys, findings).await?;
         let wanted = self.indexes_by_scan(known).await?;

@@ -9,9 +9,11 @@ mod events;
 mod options;
 mod reach;
 mod run;
+mod scale;
 mod serve;
 mod show;
 mod signals;
+mod slots;
 mod status;
 mod task;
 mod watch;
@@ -51,6 +53,9 @@ pub(crate) fn command() -> Command {
             task::show_command(),
             task::retry_command(),
             status::command(),
+            scale::command(),
+            slots::command(),
+            slots::config_command(),
             events::command(),
             serve::up_command(),
             serve::down_command(),
@@ -90,6 +95,9 @@ pub(crate) async fn run(matches: &ArgMatches) -> Result<u8> {
         "retry" => task::retry(&call, of).await,
         "events" => events::run(&call, of).await,
         "status" => status::run(&call, of).await,
+        "scale" => scale::run(&call, of).await,
+        "slots" => slots::run(&call, of).await,
+        "config" => slots::config(&call, of).await,
         "up" => serve::up(&call, of).await,
         "down" => serve::down(&call).await,
         "serve" => dispatch::serve(call).await,

@@ -184,8 +184,8 @@ pub(super) async fn set_defaults(call: &Call, pool: &Pool) -> Result<bool> {
     if kept != defaults {
         let words = serde_json::to_string(&kept).unwrap_or_default();
         tell(&format!(
-            "the pool keeps the defaults that it was first started with, {words}: in this release they are not to be \
-             changed; give run and submit what a task is to have"
+            "the pool keeps its defaults, {words}: `motorpool config set` changes them, and run and submit take what one \
+             task is to have"
         ));
     }
     Ok(kept == defaults)

@@ -226,7 +226,9 @@ pub fn slots(workers: Vec<Worker>, hosts: &[Host], mut settings: BTreeMap<String
     let of = |id: &str| known.get(id).cloned().unwrap_or_default();
     let mut slots = Vec::new();
     let mut seen = BTreeSet::new();
-    for worker in workers {
+    // A worker that was killed is listed for a lease; its host knows better.
+    let given_up: BTreeSet<&str> = hosts.iter().flat_map(Host::errored).map(|slot| slot.name.as_str()).collect();
+    for worker in workers.into_iter().filter(|worker| !given_up.contains(worker.slot.as_str())) {
         // One of an older version has no slot that it knows of.
         let id = if worker.slot.is_empty() { worker.id.clone() } else { worker.slot.clone() };
         seen.insert(id.clone());
@@ -379,7 +381,8 @@ mod tests {
             silent_ms: 0,
         };
         let settings = ["h-10", "old-1"].map(|id| (id.to_owned(), SlotSettings::default())).into();
-        let slots = slots(vec![worker("h-10", Some("t1")), worker("h-1", None)], &[host], settings);
+        let killed = worker("h-2", Some("t2"));
+        let slots = slots(vec![worker("h-10", Some("t1")), killed, worker("h-1", None)], &[host], settings);
         let seen: Vec<(&str, SlotState)> = slots.iter().map(|slot| (slot.id.as_str(), slot.state)).collect();
         let expected = [
             ("old-1", SlotState::Absent),

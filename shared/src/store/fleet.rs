@@ -90,12 +90,11 @@ impl Store {
         let failed = |error: redis::RedisError| sort_error(&error);
         let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut *connection).await.map_err(failed)?;
         let now_ms = seconds * 1000 + micros / 1000;
-        let listed: Vec<(String, f64)> = redis::cmd("ZRANGE")
-            .arg(self.keys.workers())
-            .arg(&["0", "-1", "WITHSCORES"])
-            .query_async(&mut *connection)
-            .await
-            .map_err(failed)?;
+        let mut pipe = redis::pipe();
+        pipe.cmd("ZRANGE").arg(self.keys.workers()).arg(&["0", "-1", "WITHSCORES"]);
+        pipe.cmd("HGET").arg(self.keys.meta()).arg("lease_ms");
+        let (listed, lease_ms): (Vec<(String, f64)>, Option<u64>) =
+            pipe.query_async(&mut *connection).await.map_err(failed)?;
         if listed.is_empty() {
             return Ok(Vec::new());
         }
@@ -107,6 +106,8 @@ impl Store {
         let workers = listed.into_iter().zip(hashes);
         let mut workers: Vec<Worker> =
             workers.map(|((id, seen_ms), hash)| read(id, now_ms.saturating_sub(seen_ms as u64), &hash)).collect();
+        // Where nobody sweeps the dead are still listed.
+        workers.retain(|worker| worker.silent_ms <= lease_ms.unwrap_or(u64::MAX));
         // The set is in the order of their last words, which changes all the time.
         workers.sort_by(|a, b| (&a.host, &a.id).cmp(&(&b.host, &b.id)));
         Ok(workers)

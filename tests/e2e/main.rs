@@ -1,5 +1,6 @@
 //! End-to-end stories: the real CLI, a real Redis, the real programs; one story a test.
 
+mod compose;
 mod embedded;
 mod failures;
 mod fitness;

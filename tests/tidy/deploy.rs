@@ -6,7 +6,7 @@ use serde_norway::Value;
 use crate::tree::{all, expect_none, read, root};
 
 /// Settings that make no sense for a worker in a container.
-const NOT_IN_COMPOSE: &[&str] = &["coordinator", "state-dir", "linger"];
+const NOT_IN_COMPOSE: &[&str] = &["coordinator", "state-dir", "linger", "slot"];
 
 fn compose() -> Value {
     serde_norway::from_str(&read("docker-compose.yml")).expect("docker-compose.yml is YAML")

@@ -92,6 +92,22 @@ fn redis_is_set_up_to_keep_what_it_is_given() {
     }
 }
 
+/// What a service manager does with a host's signals and exit codes.
+#[test]
+fn the_unit_renews_drains_and_starts_again_what_may_come_yet() {
+    let unit = read("deploy/motorpool-host.service");
+    let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(&format!("{key}="))).unwrap_or_default();
+    assert_eq!(value("ExecReload"), "/bin/kill -HUP $MAINPID");
+    assert_eq!((value("Restart"), value("RestartPreventExitStatus")), ("on-failure", "2 6"));
+    assert_eq!(value("KillMode"), "mixed", "the host alone is told to drain");
+    let drain = TABLE.iter().find(|row| row.name == "drain-timeout").expect("a setting");
+    let drain = motorpool::settings::duration(drain.default).expect("a time");
+    let stop: u64 = value("TimeoutStopSec").parse().expect("seconds");
+    assert!(stop > drain.as_secs(), "what runs has its time");
+    let begins = value("ExecStart");
+    assert!(begins.contains("/motorpool-worker host"), "{begins}");
+}
+
 /// `env NAME=VALUE program` has the value in its arguments, which every user of a machine can read.
 #[test]
 fn no_script_hands_variables_over_in_arguments() {

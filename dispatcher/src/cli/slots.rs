@@ -18,13 +18,13 @@ use crate::work;
 pub(super) fn command() -> Command {
     let text = |name: &'static str, doc: &'static str| Arg::new(name).long(name).value_name("TEXT").help(doc);
     let command = Command::new("slots")
-        .about("Show the slots; or what one keeps across its workers, and change it")
+        .about("Show the slots; or the settings of one, which outlive its workers")
         .arg(Arg::new("slot").value_name("SLOT").help("which one, as in laptop-1"))
         .arg(text("set-name", "what people call it; empty takes it away"))
         .arg(text("role", "what it is for, in a word"))
         .arg(text("description", "the same in a sentence; Claude is told"))
         .arg(unset_arg())
-        .arg(Arg::new("forget").long("forget").action(ArgAction::SetTrue).help("forget what it keeps"))
+        .arg(Arg::new("forget").long("forget").action(ArgAction::SetTrue).help("remove its settings"))
         .arg(json_arg("print {items}; of one slot, the slot"))
         .after_help(
             "Examples:\n  motorpool slots\n  motorpool slots laptop-1 --role reviewer --model opus --allowed-tools Read\n  \

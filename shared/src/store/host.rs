@@ -138,10 +138,11 @@ impl Store {
     pub(crate) async fn hosts(&self) -> Result<Vec<Host>, CallError> {
         let mut connection = self.connector.pooled().await?;
         let failed = |error: redis::RedisError| sort_error(&error);
+        let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut *connection).await.map_err(failed)?;
         let mut pipe = redis::pipe();
-        pipe.cmd("TIME").cmd("ZRANGE").arg(self.keys.hosts()).arg(&["0", "-1", "WITHSCORES"]);
+        pipe.cmd("ZRANGE").arg(self.keys.hosts()).arg(&["0", "-1", "WITHSCORES"]);
         pipe.cmd("HGET").arg(self.keys.meta()).arg("lease_ms");
-        let ((seconds, micros), listed, lease_ms): ((u64, u64), Vec<(String, f64)>, Option<u64>) =
+        let (listed, lease_ms): (Vec<(String, f64)>, Option<u64>) =
             pipe.query_async(&mut *connection).await.map_err(failed)?;
         if listed.is_empty() {
             return Ok(Vec::new());
@@ -173,12 +174,11 @@ impl Store {
 
     async fn versioned<T: DeserializeOwned + Default>(&self, key: &str, what: &str) -> Result<(String, T), CallError> {
         let mut connection = self.connector.pooled().await?;
-        let known: (Option<String>, Option<String>) = redis::cmd("HMGET")
-            .arg(key)
-            .arg(&["version", "options"])
-            .query_async(&mut *connection)
-            .await
-            .map_err(|error| sort_error(&error))?;
+        // The version first: whoever writes in between makes it too old, and what is decided on it is refused.
+        let mut pipe = redis::pipe();
+        pipe.cmd("HGET").arg(key).arg("version").cmd("HGET").arg(key).arg("options");
+        let known: (Option<String>, Option<String>) =
+            pipe.query_async(&mut *connection).await.map_err(|error| sort_error(&error))?;
         let value = match known.1 {
             None => T::default(),
             Some(text) => parse(&text, what)?,

@@ -108,7 +108,7 @@ impl Keeper {
                     Left::Ended(status) => status,
                 },
             };
-            let badly = !ended.as_ref().is_ok_and(ExitStatus::success);
+            let badly = !ended.as_ref().is_ok_and(|status| status.success() || finds_no_redis(*status));
             let said = self.last_words();
             self.board.note(self.n, &self.name, |slot| {
                 (slot.state, slot.pid) = (Keeping::Starting, None);
@@ -235,6 +235,11 @@ impl Keeper {
         tracing::error!(slot = self.name, "the worker did not end in time and is killed");
         let _ = worker.kill().await;
     }
+}
+
+/// Redis is away, which is none of the worker's fault and passes by itself.
+fn finds_no_redis(status: ExitStatus) -> bool {
+    status.code() == Some(i32::from(motorpool::ErrorKind::Redis.exit_code()))
 }
 
 fn ms(time: Duration) -> u64 {

@@ -3,9 +3,11 @@
 //! Not here: how it looks (`term`, `mcp/digest.rs`), what happens in a pool (the library).
 
 use motorpool::domain::fleet::{WaitsFor, Worker, waits_for};
+use motorpool::domain::host::{Host, HostSlot};
 use motorpool::domain::lane::Lane;
 use motorpool::domain::merge;
 use motorpool::domain::options::PermissionMode;
+use motorpool::domain::slot::{self, Slot};
 use motorpool::pool::ReviewVerdict;
 use motorpool::{Pool, PoolStatus, Result, Run, Spec, State, TaskId, TaskOptions};
 use serde_json::{Value, json};
@@ -77,12 +79,59 @@ pub(crate) fn unserved(lane: &Lane) -> String {
 
 /// What a slot does.
 pub(crate) fn slot_state(worker: &Worker) -> &'static str {
-    match (&worker.task, &worker.unfit) {
-        _ if worker.draining => "draining",
-        (Some(_), _) => "running",
-        (None, Some(_)) => "unfit",
-        (None, None) => "idle",
+    slot::state_of(worker).word()
+}
+
+/// A slot as commands show it, addressed by its own id.
+pub(crate) fn slot_item(slot: &Slot) -> Value {
+    let settings = &slot.settings;
+    let mut item = slot.worker.as_ref().map_or_else(|| json!({}), slot_json);
+    item["id"] = slot.id.clone().into();
+    item["state"] = slot.state.word().into();
+    item["worker"] = slot.worker.as_ref().map(|worker| worker.id.clone()).into();
+    item["host"] = slot.host.clone().into();
+    item["why"] = slot.why.clone().into();
+    item["name"] = settings.name.clone().into();
+    item["role"] = settings.role.clone().into();
+    item["description"] = settings.description.clone().into();
+    item["options"] = serde_json::to_value(&settings.options).unwrap_or_default();
+    for absent in ["task", "pid", "version", "claude", "lanes", "labels", "account", "done", "silent_ms", "unfit"] {
+        if item.get(absent).is_none() {
+            item[absent] = Value::Null;
+        }
     }
+    if let Some(fields) = item.as_object_mut() {
+        fields.remove("slot");
+    }
+    item
+}
+
+/// A host as commands show it.
+pub(crate) fn host_json(host: &Host) -> Value {
+    let slot = |slot: &HostSlot| {
+        json!({
+            "id": slot.name, "state": slot.state.word(), "pid": slot.pid, "ended": slot.ended, "said": slot.said,
+        })
+    };
+    json!({
+        "name": host.name, "pid": host.pid, "version": host.version, "wanted": host.wanted, "actual": host.actual,
+        "min_slots": host.min, "max_slots": host.max, "slots": host.slots.iter().map(slot).collect::<Vec<_>>(),
+        "silent_ms": host.silent_ms,
+    })
+}
+
+/// The slots that hosts have given up: which, why, and what to do.
+pub(crate) fn given_up(hosts: &[Host]) -> Vec<(String, String)> {
+    let all = hosts.iter().flat_map(|host| host.errored().map(move |slot| (host, slot)));
+    let word = |(host, slot): (&Host, &HostSlot)| {
+        let what = format!("slot {} of host {} is errored: {}", slot.name, host.name, harmless(&slot.why()));
+        let hint = format!(
+            "mend it, then SIGHUP to the host (process {}), or `motorpool scale {} --host {}`",
+            host.pid, host.wanted, host.name
+        );
+        (what.replace('\n', " "), hint)
+    };
+    all.map(word).collect()
 }
 
 /// As much of a worker's id as tells it apart from others.
@@ -93,7 +142,7 @@ pub(crate) fn short(worker: &str) -> String {
 /// A slot as `--json` and tools show it.
 pub(crate) fn slot_json(worker: &Worker) -> Value {
     json!({
-        "id": worker.id, "state": slot_state(worker), "host": worker.host, "pid": worker.pid,
+        "id": worker.id, "slot": worker.slot, "state": slot_state(worker), "host": worker.host, "pid": worker.pid,
         "version": worker.version, "claude": worker.claude, "lanes": worker.lanes, "labels": worker.labels, "account": worker.account, "task": worker.task,
         "done": worker.done, "silent_ms": worker.silent_ms,
         "unfit": worker.unfit.as_ref().map(|unfit| json!({
@@ -121,7 +170,7 @@ pub(crate) fn waits_text(lane: &str, workers: &[Worker], no_worker: &str) -> Opt
 
 /// What does not move in a pool, why, and what to do.
 pub(crate) fn stuck(status: &PoolStatus, no_worker: &str) -> Vec<(String, String)> {
-    let mut stuck = Vec::new();
+    let mut stuck = given_up(&status.hosts);
     for lane in &status.lanes {
         if let Some((why, hint)) = waits_text(&lane.lane, &status.workers, no_worker) {
             let wait = if lane.waiting == 1 { "waits" } else { "wait" };

@@ -25,6 +25,7 @@
 pub mod domain;
 pub mod embedded;
 pub mod error;
+pub mod names;
 pub mod pool;
 pub mod process;
 pub mod settings;
@@ -33,6 +34,7 @@ pub mod telemetry;
 
 pub use domain::attempt::{Class, Ending, Failure, Outcome, Report};
 pub use domain::chain::{Chain, ChainStep, FanOut};
+pub use domain::host::Scale;
 pub use domain::ids::{GroupId, GroupKind, Id, Name, TaskId};
 pub use domain::options::TaskOptions;
 pub use domain::state::State;
@@ -43,5 +45,6 @@ pub use store::attempt::Progress;
 pub use store::doctor::Findings;
 pub use store::event::{Chunk, ChunkKind, Entry};
 pub use store::fleet::Presence;
+pub use store::host::{HostPresence, HostTold};
 pub use store::listing::Filter;
 pub use store::sweep::Swept;

@@ -135,3 +135,33 @@ async fn a_claude_that_is_signed_out_ends_a_run_with_what_to_do() {
 async fn a_claude_that_is_refused_ends_a_run_with_what_to_do() {
     unfit(("ANTHROPIC_API_KEY", "bad-key"), &["invalid api key", "login", "(auth)"]).await;
 }
+
+#[tokio::test]
+async fn an_embedded_pool_is_scaled_and_keeps_its_target_across_its_end() {
+    let user = User::new(Cli::StandIn).await;
+    let up = user.motorpool("one", &["up", "--detach", "--slots", "1"]).await;
+    assert_eq!(up.code, Some(0), "{up:#?}\n{}", user.logs());
+    let filled = async |count: usize| {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let slots = user.motorpool("one", &["slots", "--json"]).await.json();
+            let ids: Vec<String> =
+                slots["items"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect();
+            if ids.len() == count {
+                return ids;
+            }
+            assert!(tokio::time::Instant::now() < until, "{count} workers: {slots}\n{}", user.logs());
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let first = filled(1).await;
+    let told = user.motorpool("one", &["scale", "up", "2", "--json"]).await;
+    assert_eq!(told.json()["target"], 3, "{told:#?}");
+    let three = filled(3).await;
+    assert!(three.contains(&first[0]), "{three:?}");
+    assert_eq!(user.motorpool("one", &["down"]).await.code, Some(0), "{}", user.logs());
+    assert_eq!(user.motorpool("one", &["up", "--detach", "--slots", "1"]).await.code, Some(0), "{}", user.logs());
+    assert_eq!(filled(3).await, three, "the names too");
+    assert_eq!(user.motorpool("one", &["down"]).await.code, Some(0), "{}", user.logs());
+    user.until("the pool ends", |user| user.processes(&[]).is_empty().then_some(())).await;
+}

@@ -1,6 +1,7 @@
 //! End-to-end stories: the real CLI, a real Redis, the real programs; one story a test.
 
 mod chain;
+mod compose;
 mod embedded;
 mod failures;
 mod fitness;

@@ -9,10 +9,10 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-const UNTIL_GO: &str = "until [ -e go ]; do sleep 0.02; done";
+pub(crate) const UNTIL_GO: &str = "until [ -e go ]; do sleep 0.02; done";
 
 /// The workers that are a host's children. What a killed worker had started is handed to the host as well, and is none.
-fn workers_of(host: i32) -> Vec<i32> {
+pub(crate) fn workers_of(host: i32) -> Vec<i32> {
     let name = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     // The kernel keeps fifteen characters.
     children(host).into_iter().filter(|pid| name(pid).trim_end() == "motorpool-worke").collect()
@@ -29,7 +29,7 @@ async fn let_go_when_told(fleet: &Fleet, count: usize) {
     std::fs::write(fleet.work.join("go"), "").expect("a file");
 }
 
-async fn keeps(fleet: &Fleet, host: i32, count: usize) -> Vec<i32> {
+pub(crate) async fn keeps(fleet: &Fleet, host: i32, count: usize) -> Vec<i32> {
     fleet
         .until(&format!("the host keeps {count}"), async |_| {
             let workers = workers_of(host);
@@ -39,7 +39,7 @@ async fn keeps(fleet: &Fleet, host: i32, count: usize) -> Vec<i32> {
 }
 
 /// Each worker of a host runs a task that has begun and goes on until the file `go` is there.
-async fn at_work(fleet: &Fleet, count: usize) -> Vec<TaskId> {
+pub(crate) async fn at_work(fleet: &Fleet, count: usize) -> Vec<TaskId> {
     fleet.all_joined(count).await;
     let mut ids = Vec::new();
     for n in 0..count {
@@ -65,8 +65,11 @@ async fn a_killed_worker_is_started_again_with_growing_waits() {
         signal(victim, Signal::SIGKILL);
         let killed = Instant::now();
         before = fleet
-            .until("a new one", async |_| {
-                let now = workers_of(host);
+            .until("a new one", async |fleet| {
+                // As the host tells: what the killed one was just starting has its name for an instant, too.
+                let hosts = fleet.pool.hosts().await.expect("the pool answers");
+                let slots = hosts.first()?.slots.iter().filter_map(|slot| slot.pid);
+                let now: Vec<i32> = slots.map(|pid| pid as i32).collect();
                 (now.len() == 2 && !now.contains(&victim)).then_some(now)
             })
             .await;

@@ -7,3 +7,5 @@ mod host;
 mod idle;
 mod kill;
 mod redis;
+mod scale;
+mod slots;

@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::api::FakeApi;
+use crate::project::Done;
 
 /// How long a test waits for what has to happen. Generous: a noisy machine is no failure.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -206,6 +207,25 @@ impl Fleet {
         let pid = child.id() as i32;
         self.children.push(child);
         pid
+    }
+
+    /// Carries out a command of `motorpool` on the fleet's pool.
+    pub async fn motorpool(&self, args: &[&str]) -> Done {
+        let mut command = tokio::process::Command::new(program("motorpool"));
+        command.args(args).env_clear().envs(&self.env).current_dir(&self.work).stdin(Stdio::null()).kill_on_drop(true);
+        let output = timeout(PATIENCE, command.output()).await.expect("it ends").expect("it starts");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Done { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// The same with `--json`: what it printed.
+    ///
+    /// # Panics
+    /// It did not succeed.
+    pub async fn motorpool_json(&self, args: &[&str]) -> Value {
+        let done = self.motorpool(&[args, &["--json"]].concat()).await;
+        assert_eq!(done.code, Some(0), "{args:?}: {done:?}\n{}", self.logs());
+        done.json()
     }
 
     /// Starts a worker.

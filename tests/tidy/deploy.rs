@@ -6,7 +6,7 @@ use serde_norway::Value;
 use crate::tree::{all, expect_none, read, root};
 
 /// Settings that make no sense for a worker in a container.
-const NOT_IN_COMPOSE: &[&str] = &["coordinator", "state-dir", "linger", "routing-model", "routing-prompt"];
+const NOT_IN_COMPOSE: &[&str] = &["coordinator", "state-dir", "linger", "slot", "routing-model", "routing-prompt"];
 
 fn compose() -> Value {
     serde_norway::from_str(&read("docker-compose.yml")).expect("docker-compose.yml is YAML")
@@ -90,6 +90,22 @@ fn redis_is_set_up_to_keep_what_it_is_given() {
     for line in ["appendonly yes", "appendfsync always", "maxmemory-policy noeviction"] {
         assert!(conf.lines().any(|given| given == line), "deploy/redis.conf says `{line}`");
     }
+}
+
+/// What a service manager does with a host's signals and exit codes.
+#[test]
+fn the_unit_renews_drains_and_starts_again_what_may_come_yet() {
+    let unit = read("deploy/motorpool-host.service");
+    let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(&format!("{key}="))).unwrap_or_default();
+    assert_eq!(value("ExecReload"), "/bin/kill -HUP $MAINPID");
+    assert_eq!((value("Restart"), value("RestartPreventExitStatus")), ("on-failure", "2 6"));
+    assert_eq!(value("KillMode"), "mixed", "the host alone is told to drain");
+    let drain = TABLE.iter().find(|row| row.name == "drain-timeout").expect("a setting");
+    let drain = motorpool::settings::duration(drain.default).expect("a time");
+    let stop: u64 = value("TimeoutStopSec").parse().expect("seconds");
+    assert!(stop > drain.as_secs(), "what runs has its time");
+    let begins = value("ExecStart");
+    assert!(begins.contains("/motorpool-worker host"), "{begins}");
 }
 
 /// `env NAME=VALUE program` has the value in its arguments, which every user of a machine can read.

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgMatches, Command};
+use motorpool::domain::slot::base_name;
 use motorpool::embedded::{self, Joined, Place, Presence, Starter};
+use motorpool::names::OwnName;
 use motorpool::settings::{self, Scope, Settings, Sources, flags};
-use motorpool::{Error, Name, Pool, Result, telemetry};
+use motorpool::{Error, Name, Pool, PoolBuilder, Result, telemetry};
 use motorpool_worker::claude::command::{Filter, environment};
 use motorpool_worker::workplace::{Workplace, labels};
 use motorpool_worker::{host, slot, stop};
@@ -34,7 +37,7 @@ fn cli() -> Command {
              SIGTERM lets it finish what it runs; a second one gives the task back.\n\n\
              Exit codes: 0 told to stop, 2 settings are wrong, 3 no Redis or no pool at the start, 6 the pool refuses.",
         );
-    flags::add(worker, SCOPES).subcommand(flags::add(host, SCOPES))
+    flags::add(flags::add(worker, SCOPES), &[Scope::Slot]).subcommand(flags::add(host, SCOPES))
 }
 
 fn main() -> ExitCode {
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            leave_word(&error);
             eprintln!("error: {}", error.message());
             if let Some(hint) = error.hint_text() {
                 eprintln!("  hint: {hint}");
@@ -62,6 +66,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// Why this worker ends, for its host to tell.
+fn leave_word(error: &Error) {
+    let Some(file) = std::env::var_os(host::LAST_WORDS).filter(|file| !file.is_empty()) else { return };
+    let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    // What is lost is a remark: it stands on stderr too.
+    let _ = std::fs::write(file, format!("{}{hint}", error.message()));
+}
+
 async fn run(matches: &ArgMatches) -> Result<()> {
     let (given, is_host) = match matches.subcommand() {
         Some((_, inner)) => {
@@ -69,7 +81,11 @@ async fn run(matches: &ArgMatches) -> Result<()> {
             given.extend(flags::given(inner, SCOPES));
             (given, true)
         }
-        None => (flags::given(matches, SCOPES), false),
+        None => {
+            let mut given = flags::given(matches, SCOPES);
+            given.extend(flags::given(matches, &[Scope::Slot]));
+            (given, false)
+        }
     };
     let current_dir = std::env::current_dir()
         .map_err(|error| Error::failed(format!("the current directory cannot be told: {error}")))?;
@@ -97,10 +113,14 @@ async fn run(matches: &ArgMatches) -> Result<()> {
         .hint("make it, or name another: tasks work there"));
     }
     if is_host {
-        if let Some(url) = &settings.redis_url {
+        let bounds = bounds(&settings)?;
+        let pool = match (&settings.redis_url, &joined) {
             // What is wrong from the beginning is told now, not by each worker again and again.
-            connect(&settings, url.expose(), None).await?;
-        }
+            (Some(url), _) => connect(&settings, url.expose(), None).await?,
+            // Whose keeper may be coming back just now.
+            (None, Some(joined)) => builder(&settings, &joined.url(), Some(joined))?.build()?,
+            (None, None) => return Err(Error::failed("there is no Redis URL")),
+        };
         let program = std::env::current_exe()
             .map_err(|error| Error::failed(format!("the worker's program cannot be told: {error}")))?;
         // Not as an argument: those are seen by every user of the machine.
@@ -110,9 +130,12 @@ async fn run(matches: &ArgMatches) -> Result<()> {
         env.push(("MOTORPOOL_REDIS_URL_FILE".into(), OsString::new()));
         let args = passed_on(given);
         let renewals = if renews { Some(stop::renewals()?) } else { None };
-        let options = host::Options { slots: settings.slots, program, args, env, joined };
-        host::keep(options, stopping, renewals).await;
-        return Ok(());
+        let (dir, of_pool) = names_of(&settings, joined.as_ref(), &pool);
+        let base = base_name(&sources.machine);
+        let name = Box::new(move |number| OwnName::take(&dir, &of_pool, &base, number));
+        let max_restarts = settings.max_restarts;
+        let options = host::Options { bounds, max_restarts, program, args, env, pool, name, joined };
+        return host::keep(options, stopping, renewals).await;
     }
     let url = match (&settings.redis_url, &joined) {
         (Some(url), _) => url.expose().to_owned(),
@@ -120,7 +143,41 @@ async fn run(matches: &ArgMatches) -> Result<()> {
         (None, None) => return Err(Error::failed("there is no Redis URL")),
     };
     let pool = connect(&settings, &url, joined.as_ref()).await?;
-    slot::work(&pool, &options(&settings, &sources, joined.is_some(), &url)?, stopping).await
+    let mut options = options(&settings, &sources, joined.is_some(), &url)?;
+    // Held until the end of the process.
+    let mut _own = None;
+    match &settings.slot {
+        Some(slot) => options.slot.clone_from(slot),
+        None => {
+            let (dir, of_pool) = names_of(&settings, joined.as_ref(), &pool);
+            let name = OwnName::take(&dir, &format!("{of_pool} alone"), &base_name(&sources.machine), 1)?;
+            name.name().clone_into(&mut options.slot);
+            _own = Some(name);
+        }
+    }
+    slot::work(&pool, &options, stopping).await
+}
+
+/// How many workers a host may keep. The built-in bound gives way to a larger number of slots.
+fn bounds(settings: &Settings) -> Result<host::Bounds> {
+    let (slots, min) = (settings.slots, settings.min_slots);
+    let is_default = settings.origin("max-slots") == "the default";
+    let max = if is_default { settings.max_slots.max(slots).max(min) } else { settings.max_slots };
+    let slots = if settings.origin("slots") == "the default" { slots.clamp(min, max.max(min)) } else { slots };
+    if min > max || slots < min || slots > max {
+        return Err(Error::usage(format!("{slots} slots do not lie between {min} and {max}"))
+            .hint("correct --slots, --min-slots or --max-slots"));
+    }
+    Ok(host::Bounds { slots, min, max })
+}
+
+/// Where names are taken, and among whom.
+fn names_of(settings: &Settings, joined: Option<&Joined>, pool: &Pool) -> (PathBuf, String) {
+    let of_pool = match joined {
+        Some(joined) => joined.place().dir().display().to_string(),
+        None => format!("{} {}", pool.redis(), settings.pool),
+    };
+    (settings.state_dir.join("names"), of_pool)
 }
 
 /// The project's running embedded pool.
@@ -141,13 +198,16 @@ async fn join(settings: &Settings, sources: &Sources) -> Result<Joined> {
 }
 
 async fn connect(settings: &Settings, url: &str, joined: Option<&Joined>) -> Result<Pool> {
+    builder(settings, url, joined)?.connect().await
+}
+
+fn builder(settings: &Settings, url: &str, joined: Option<&Joined>) -> Result<PoolBuilder> {
     let builder = Pool::builder(url).lease(settings.lease);
-    let builder = match joined {
+    Ok(match joined {
         // An embedded pool is alone in its Redis, and a new keeper may have chosen another socket.
         Some(joined) => builder.name(Name::default()).whereabouts(Arc::new(joined.whereabouts())),
         None => builder.name(settings.pool.parse()?),
-    };
-    builder.connect().await
+    })
 }
 
 fn options(settings: &Settings, sources: &Sources, embedded: bool, url: &str) -> Result<slot::Options> {
@@ -171,6 +231,7 @@ fn options(settings: &Settings, sources: &Sources, embedded: bool, url: &str) ->
         labels: labels(&settings.labels, &sources.machine),
         scratch,
         host: sources.machine.clone(),
+        slot: String::new(),
         probe_again: std::env::var(PROBE_AGAIN_MS)
             .ok()
             .and_then(|text| text.parse().ok())
@@ -191,7 +252,7 @@ fn secrets(url: &str) -> Vec<String> {
 
 /// The host's settings as its workers' arguments.
 fn passed_on(given: BTreeMap<String, Vec<String>>) -> Vec<OsString> {
-    let own = ["slots", "redis-url", "redis-url-file"];
+    let own = ["slots", "min-slots", "max-slots", "max-restarts", "redis-url", "redis-url-file"];
     let kept = given.into_iter().filter(|(name, _)| !own.contains(&name.as_str()));
     kept.flat_map(|(name, values)| values.into_iter().map(move |value| format!("--{name}={value}").into())).collect()
 }

@@ -6,7 +6,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use motorpool::TaskOptions;
 use motorpool::domain::attempt::{Class, Ending, Failure, Outcome, Report};
 use motorpool::domain::fleet::Unfit;
 use motorpool::domain::merge;
@@ -177,7 +176,7 @@ async fn prepare(
 ) -> Result<Prepared, Failure> {
     let lease = &claimed.lease;
     let spec = lease.spec();
-    let merged = merge::merge(seat.defaults(), &TaskOptions::default(), &spec.options);
+    let merged = merge::merge(seat.defaults(), &seat.slot().options, &spec.options);
     let cwd = options.workplace.check(spec, &merged)?;
     let sessions = Sessions { env: &options.env, cwd: &cwd, host: &options.host };
     let asked = prompt::asked(seat.pool(), lease, &merged, &sessions).await?;
@@ -207,7 +206,7 @@ async fn prepare(
             mcp_config: mcp_file.as_deref(),
             env: &options.env,
             run: &mark,
-            addition: &identity(lease),
+            addition: &identity(lease, &seat.slot().words()),
             session: asked.session.as_ref(),
         },
     );
@@ -220,13 +219,14 @@ async fn prepare(
 }
 
 /// Who Claude is here, for its system prompt.
-fn identity(lease: &Lease) -> String {
-    format!(
+fn identity(lease: &Lease, slot: &str) -> String {
+    let text = format!(
         "You run unattended as a worker of a Motorpool: this is task {}, run {}. Nobody can answer questions. \
          Your last message is the task's result and is read by whoever submitted it.",
         lease.task(),
         lease.run()
-    )
+    );
+    if slot.is_empty() { text } else { format!("{text}\n\n{slot}") }
 }
 
 struct World<'a> {

@@ -47,6 +47,8 @@ pub struct Options {
     pub scratch: PathBuf,
     /// The machine's name.
     pub host: String,
+    /// The slot that it fills.
+    pub slot: String,
     /// How often an unfit worker looks whether it is fit again.
     pub probe_again: Duration,
 }
@@ -67,6 +69,7 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         draining: false,
         account: fit.as_ref().map(|probe| probe.account_id.clone()).unwrap_or_default(),
         limit_ms: 0,
+        slot: options.slot.clone(),
     };
     let mut seat = tokio::select! {
         seat = Seat::join(pool, presence) => seat?,

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::{Call, json_arg, reach};
 use crate::term::table::{fit, harmless};
 use crate::term::{counted, print, print_json};
+use crate::work;
 
 /// The oldest CLI that is supported.
 const OLDEST_CLAUDE: (u32, u32, u32) = (2, 1, 197);
@@ -105,6 +106,7 @@ async fn redis(call: &Call) -> Vec<Check> {
             checks.push(persistence(redis.append_only, redis.fsync.as_deref(), redis.replicas));
             checks.push(invariants(&reached.pool).await);
             checks.push(workers(&reached.pool).await);
+            checks.push(hosts(&reached.pool).await);
         }
     }
     checks
@@ -174,6 +176,23 @@ async fn workers(pool: &Pool) -> Check {
             why.hint.as_deref(),
         ),
     }
+}
+
+/// Whether the hosts that live keep what they are to keep.
+async fn hosts(pool: &Pool) -> Check {
+    let hosts = match pool.hosts().await {
+        Ok(hosts) => hosts,
+        Err(error) => return check("hosts", Verdict::Fails, error.message(), error.hint_text()),
+    };
+    let given_up = work::given_up(&hosts);
+    let Some((_, hint)) = given_up.first() else {
+        let all: Vec<String> =
+            hosts.iter().map(|host| format!("{} {} of {}", host.name, host.actual, host.wanted)).collect();
+        let text = if all.is_empty() { "none is alive".to_owned() } else { format!("workers: {}", all.join(", ")) };
+        return check("hosts", Verdict::Ok, text, None);
+    };
+    let texts: Vec<&str> = given_up.iter().map(|(what, _)| what.as_str()).collect();
+    check("hosts", Verdict::Fails, texts.join("; "), Some(hint))
 }
 
 /// The server that an embedded pool would start.

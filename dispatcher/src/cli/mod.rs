@@ -13,9 +13,11 @@ mod reach;
 mod review;
 mod route;
 mod run;
+mod scale;
 mod serve;
 mod show;
 mod signals;
+mod slots;
 mod status;
 mod task;
 mod watch;
@@ -60,6 +62,9 @@ pub(crate) fn command() -> Command {
             review::approve_command(),
             review::reject_command(),
             status::command(),
+            scale::command(),
+            slots::command(),
+            slots::config_command(),
             events::command(),
             serve::up_command(),
             serve::down_command(),
@@ -106,6 +111,9 @@ pub(crate) async fn run(matches: &ArgMatches) -> Result<u8> {
         "reject" => review::reject(&call, of).await,
         "events" => events::run(&call, of).await,
         "status" => status::run(&call, of).await,
+        "scale" => scale::run(&call, of).await,
+        "slots" => slots::run(&call, of).await,
+        "config" => slots::config(&call, of).await,
         "up" => serve::up(&call, of).await,
         "down" => serve::down(&call).await,
         "serve" => dispatch::serve(call).await,

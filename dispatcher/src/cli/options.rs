@@ -74,15 +74,16 @@ fn arg(row: &OptionRow) -> Arg {
     }
 }
 
-/// The options that were given; the coordinator's name comes from the settings.
-pub(super) fn read(call: &Call, matches: &ArgMatches) -> Result<TaskOptions> {
-    let mut options = read_given(matches)?;
-    options.coordinator = Some(coordinator(call)?);
-    Ok(options)
+/// Adds some of the options to a command that sets them for others.
+pub(super) fn of_level(mut command: Command, names: &[&str], heading: &'static str) -> Command {
+    for row in TABLE.iter().filter(|row| names.contains(&row.name)) {
+        command = command.arg(arg(row).help_heading(heading));
+    }
+    command
 }
 
-/// The options that were given.
-pub(super) fn read_given(matches: &ArgMatches) -> Result<TaskOptions> {
+/// The options that were given, as JSON.
+pub(super) fn given(matches: &ArgMatches) -> Result<Map<String, Value>> {
     let mut given = Map::new();
     for row in TABLE.iter().filter(|row| row.name != COORDINATOR) {
         let Ok(Some(texts)) = matches.try_get_many::<String>(&id(row)) else { continue };
@@ -90,7 +91,38 @@ pub(super) fn read_given(matches: &ArgMatches) -> Result<TaskOptions> {
         let value = if row.is_built() { value(row, &texts)? } else { Value::Null };
         given.insert(row.name.to_owned(), value);
     }
-    TaskOptions::from_json(&given)
+    Ok(given)
+}
+
+/// The value of one option as a text says it: lists with commas, outside of parentheses.
+pub(super) fn one_value(name: &str, text: &str) -> Result<Value> {
+    match TABLE.iter().find(|row| row.name == name) {
+        Some(row) if row.kind == Kind::List => value(row, &items(text)),
+        Some(row) if row.is_built() => value(row, &[text]),
+        // Refused by its name, where that is looked up.
+        _ => Ok(Value::Null),
+    }
+}
+
+fn items(text: &str) -> Vec<&str> {
+    let mut depth = 0_i32;
+    let parts = text.split(|c: char| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        c == ',' && depth == 0
+    });
+    parts.map(str::trim).filter(|one| !one.is_empty()).collect()
+}
+
+/// The options that were given.
+pub(super) fn read_given(matches: &ArgMatches) -> Result<TaskOptions> {
+    TaskOptions::from_json(&given(matches)?)
+}
+
+/// The options that were given; the coordinator's name comes from the settings.
+pub(super) fn read(call: &Call, matches: &ArgMatches) -> Result<TaskOptions> {
+    let mut options = read_given(matches)?;
+    options.coordinator = Some(coordinator(call)?);
+    Ok(options)
 }
 
 /// The name under which work is submitted. One that was given is taken as it is; the built-in one is made to fit.

@@ -207,8 +207,8 @@ pub(super) async fn set_defaults(call: &Call, pool: &Pool) -> Result<bool> {
     if kept != defaults {
         let words = serde_json::to_string(&kept).unwrap_or_default();
         tell(&format!(
-            "the pool keeps the defaults that it was first started with, {words}: in this release they are not to be \
-             changed; give run and submit what a task is to have"
+            "the pool keeps its defaults, {words}: `motorpool config set` changes them, and run and submit take what one \
+             task is to have"
         ));
     }
     Ok(kept == defaults)
@@ -249,6 +249,9 @@ pub(super) fn given_args(call: &Call, scopes: &[Scope]) -> Vec<OsString> {
                 vec![if settings.log_format == motorpool::settings::LogFormat::Json { "json" } else { "text" }.into()]
             }
             "slots" => vec![settings.slots.to_string().into()],
+            "min-slots" => vec![settings.min_slots.to_string().into()],
+            "max-slots" => vec![settings.max_slots.to_string().into()],
+            "max-restarts" => vec![settings.max_restarts.to_string().into()],
             "linger" => vec![duration_text(settings.linger).into()],
             "drain-timeout" => vec![duration_text(settings.drain_timeout).into()],
             "lease" => vec![duration_text(settings.lease).into()],

@@ -236,7 +236,8 @@ fn options(call: &Call, linger: Duration) -> Result<KeepOptions> {
     let worker_bin = reach::worker_bin().ok().or_else(reach::beside_us).unwrap_or_else(|| reach::WORKER.into());
     let mut worker_args = reach::given_args(call, &[Scope::Worker]);
     let is = |name: &str, arg: &OsString| arg.to_string_lossy().starts_with(&format!("--{name}="));
-    let of_host = |arg: &OsString| is("lease", arg) || is("drain-timeout", arg);
+    let names = ["lease", "drain-timeout", "min-slots", "max-slots", "max-restarts"];
+    let of_host = |arg: &OsString| names.iter().any(|name| is(name, arg));
     worker_args.extend(reach::given_args(call, &[Scope::Pool]).into_iter().filter(of_host));
     // Whatever the environment calls a pool: the embedded one has one name.
     worker_args.push(format!("--pool={}", Name::default()).into());

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use motorpool::domain::fleet::Worker;
+use motorpool::domain::slot::Slot;
 use motorpool::embedded::{KeeperRecord, Place, keeper_of};
 use motorpool::pool::Redis;
 use motorpool::{ErrorKind, PoolStatus, Result};
@@ -17,7 +17,7 @@ use super::{Call, json_arg};
 use crate::term::table::{fit, render};
 use crate::term::time::{self, span};
 use crate::term::{COLUMNS, counted, print, print_json, tell};
-use crate::work::{self, slot_json, slot_state};
+use crate::work::{self, host_json, slot_item};
 
 /// How often a watched pool is looked at.
 const PACE: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ pub(super) fn command() -> Command {
         Command::new("status")
             .about("Show the pool at a glance: tasks, workers, lanes, what is stuck and why")
             .arg(watch)
-            .arg(json_arg("print {tasks, slots, lanes, stuck, redis, …}; with --watch one object a line"))
+            .arg(json_arg("print {tasks, slots, hosts, lanes, stuck, redis, …}; with --watch one object a line"))
             .after_help("Examples:\n  motorpool status\n  motorpool status --watch --json"),
     )
 }
@@ -69,18 +69,20 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
 struct Seen {
     name: String,
     status: PoolStatus,
+    slots: Vec<Slot>,
     redis: Redis,
     embedded: Option<(Place, Option<KeeperRecord>)>,
 }
 
 async fn look(call: &Call, reached: &Reached) -> Result<Seen> {
     let status = reached.pool.status().await?;
+    let slots = reached.pool.slots().await?;
     let redis = reach::facts(reached).await?;
     let embedded = match &reached.joined {
         Some(joined) => Some((joined.place().clone(), keeper_of(joined.place())?)),
         None => None,
     };
-    Ok(Seen { name: call.settings.pool.clone(), status, redis, embedded })
+    Ok(Seen { name: call.settings.pool.clone(), status, slots, redis, embedded })
 }
 
 impl Seen {
@@ -110,13 +112,14 @@ impl Seen {
     fn json(&self) -> Value {
         let tasks: Map<String, Value> =
             self.status.tasks.iter().map(|(state, count)| (state.word().to_owned(), (*count).into())).collect();
-        let slots: Vec<Value> = self.status.workers.iter().map(slot_json).collect();
+        let slots: Vec<Value> = self.slots.iter().map(slot_item).collect();
         let lane = |lane: &motorpool::pool::LaneStatus| json!({"lane": lane.lane, "waiting": lane.waiting, "oldest_ms": lane.oldest_ms, "workers": lane.workers});
         let stuck = self.stuck().into_iter().map(|(what, hint)| json!({"what": what, "hint": hint}));
         let redis = &self.redis;
         json!({
             "tasks": tasks,
             "slots": slots,
+            "hosts": self.status.hosts.iter().map(host_json).collect::<Vec<_>>(),
             "lanes": self.status.lanes.iter().map(lane).collect::<Vec<_>>(),
             "stuck": stuck.collect::<Vec<_>>(),
             "redis": {
@@ -168,16 +171,20 @@ impl Seen {
             let workers = counted(lane.workers, "worker");
             text.push_str(&format!("lane     {}: {} waiting{oldest}, {workers}\n", lane.lane, lane.waiting));
         }
+        for host in &self.status.hosts {
+            let bounds = format!("{} to {}", host.min, host.max);
+            text.push_str(&format!("host     {}: {} of {} workers ({bounds})\n", host.name, host.actual, host.wanted));
+        }
         let coming = self.coming();
         if coming > 0 {
             text.push_str(&format!("workers  {coming} starting\n"));
         } else if self.status.workers.is_empty() {
             text.push_str("workers  none\n");
         }
-        if !self.status.workers.is_empty() {
+        if !self.slots.is_empty() {
             text.push('\n');
-            let rows: Vec<Vec<String>> = self.status.workers.iter().map(slot_row).collect();
-            text.push_str(&render(&["WORKER", "HOST", "STATE", "TASK", "DONE", "ABOUT"], &rows, COLUMNS));
+            let rows: Vec<Vec<String>> = self.slots.iter().map(slot_row).collect();
+            text.push_str(&render(&["SLOT", "WORKER", "STATE", "TASK", "DONE", "ABOUT"], &rows, COLUMNS));
         }
         for (what, hint) in self.stuck() {
             text.push_str(&format!("\nstuck    {what}\n  hint: {hint}\n"));
@@ -186,17 +193,22 @@ impl Seen {
     }
 }
 
-fn slot_row(worker: &Worker) -> Vec<String> {
-    let about = match &worker.unfit {
-        Some(unfit) => format!("{}: {}", unfit.class, unfit.message),
-        None => format!("claude {}, lanes {}", worker.claude.as_deref().unwrap_or("?"), worker.lanes.join(" ")),
+fn slot_row(slot: &Slot) -> Vec<String> {
+    let worker = slot.worker.as_ref();
+    let about = match (&slot.why, worker) {
+        (Some(why), _) => why.clone(),
+        (None, Some(worker)) => {
+            format!("claude {}, lanes {}", worker.claude.as_deref().unwrap_or("?"), worker.lanes.join(" "))
+        }
+        (None, None) => "settings alone; `motorpool slots`".to_owned(),
     };
+    let dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     vec![
-        fit(&worker.id, 13),
-        fit(&worker.host, 16),
-        slot_state(worker).to_owned(),
-        worker.task.clone().unwrap_or_else(|| "-".into()),
-        worker.done.to_string(),
+        fit(&slot.id, 24),
+        dash(worker.map(|worker| fit(&worker.id, 10))),
+        slot.state.word().to_owned(),
+        dash(worker.and_then(|worker| worker.task.clone())),
+        dash(worker.map(|worker| worker.done.to_string())),
         about,
     ]
 }

@@ -30,6 +30,11 @@ pub(super) fn looking(command: Command) -> Command {
     settings::flags::add(command, LOOK)
 }
 
+/// The same where flags of the pool's defaults, and of workers, would be taken for what the command itself sets.
+pub(super) fn looking_plainly(command: Command) -> Command {
+    settings::flags::add(command, &[Scope::Base])
+}
+
 pub(super) fn submit_command() -> Command {
     options::add(
         Command::new("submit")

@@ -21,6 +21,8 @@ pub struct Unfit {
 pub struct Worker {
     /// One process start.
     pub id: String,
+    /// The slot that it fills; empty where it is of a version that knows none.
+    pub slot: String,
     /// The machine.
     pub host: String,
     /// Its process id there.
@@ -89,6 +91,7 @@ mod tests {
     fn worker(lane: &str, unfit: Option<Class>) -> Worker {
         Worker {
             id: "w".into(),
+            slot: "h-1".into(),
             host: "h".into(),
             pid: 1,
             version: "0".into(),

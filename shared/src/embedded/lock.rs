@@ -17,11 +17,11 @@ use crate::error::{Error, Result};
 
 /// A lock that this process holds until it drops it.
 #[derive(Debug)]
-pub(super) struct Lock(File);
+pub(crate) struct Lock(File);
 
 impl Lock {
     /// The lock for oneself, if nobody has it.
-    pub(super) fn try_exclusive(path: &Path) -> Result<Option<Self>> {
+    pub(crate) fn try_exclusive(path: &Path) -> Result<Option<Self>> {
         Self::take(path, FlockArg::LockExclusiveNonblock)
     }
 
@@ -64,6 +64,11 @@ impl Lock {
             (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
             _ => false,
         }
+    }
+
+    /// What tells its file from every other one of this machine.
+    pub(crate) fn identity(&self) -> String {
+        self.0.metadata().map(|metadata| format!("{}:{}", metadata.dev(), metadata.ino())).unwrap_or_default()
     }
 
     /// The same lock once more, to be inherited by a child.

@@ -31,6 +31,7 @@ mod tests;
 pub use event::{End, Event, KeepOptions};
 pub use join::{Ensured, Joined, Presence, Starter, find, join, stop};
 pub use keeper::keep;
+pub(crate) use lock::Lock;
 pub use place::Place;
 pub use record::{KeeperRecord, keeper_of};
 pub use server::{Ping, Server, ServerOptions, ping, socket_url};

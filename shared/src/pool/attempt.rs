@@ -14,6 +14,7 @@ use crate::domain::attempt::{History, Outcome, Verdict, decide, decide_step};
 use crate::domain::ids::{GroupId, TaskId, WorkerId};
 use crate::domain::lane;
 use crate::domain::options::TaskOptions;
+use crate::domain::slot::SlotSettings;
 use crate::domain::task::Spec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Line;
@@ -45,6 +46,7 @@ pub struct Seat {
     lanes_told: String,
     config_version: String,
     config: TaskOptions,
+    slot: SlotSettings,
     sweeping: Arc<AtomicBool>,
 }
 
@@ -155,6 +157,7 @@ impl Seat {
             lanes_told: "0".to_owned(),
             config_version: "0".to_owned(),
             config: TaskOptions::default(),
+            slot: SlotSettings::default(),
             sweeping: Arc::new(AtomicBool::new(false)),
         };
         seat.rejoin().await?;
@@ -204,6 +207,12 @@ impl Seat {
     #[must_use]
     pub fn defaults(&self) -> &TaskOptions {
         &self.config
+    }
+
+    /// What its slot keeps, as last heard.
+    #[must_use]
+    pub fn slot(&self) -> &SlotSettings {
+        &self.slot
     }
 
     /// Tells how this worker is; tries for a third of the lease, since it is told again.
@@ -365,7 +374,8 @@ impl Seat {
     }
 
     fn verdict(&self, lease: &Lease, outcome: &Outcome) -> Verdict {
-        let fail_on_denied = lease.held.spec.options.fail_on_denied.or(self.config.fail_on_denied).unwrap_or(false);
+        let asked = lease.held.spec.options.fail_on_denied;
+        let fail_on_denied = asked.or(self.slot.options.fail_on_denied).or(self.config.fail_on_denied).unwrap_or(false);
         let verdict = match &lease.held.spec.step {
             Some(step) => decide_step(step, &lease.held.history, outcome, fail_on_denied, chance()),
             None => decide(&lease.held.history, outcome, fail_on_denied, chance()),
@@ -395,10 +405,12 @@ impl Seat {
     }
 
     fn hear(&mut self, news: News) {
-        if let Some((version, text)) = news.config
-            && let Ok(options) = serde_json::from_str(&text)
-        {
-            self.config = options;
+        if let Some((version, text)) = news.config {
+            // The pool's, and the slot's behind a line end; nothing where there are none.
+            let (pool, slot) = text.split_once('\n').unwrap_or((&text, ""));
+            // What cannot be read, of a newer version perhaps, leaves what is known.
+            self.config = read_or(pool, &self.config);
+            self.slot = read_or(slot, &self.slot);
             self.config_version = version;
         }
         if !news.lanes_version.is_empty() {
@@ -473,6 +485,10 @@ impl Seat {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+fn read_or<T: Clone + Default + serde::de::DeserializeOwned>(text: &str, known: &T) -> T {
+    if text.is_empty() { T::default() } else { serde_json::from_str(text).unwrap_or_else(|_| known.clone()) }
 }
 
 fn backoff_is_long(pause: Duration) -> bool {

@@ -2,11 +2,10 @@
 
 use super::Pool;
 use crate::domain::fleet::Worker;
-use crate::domain::options::TaskOptions;
+use crate::domain::host::Host;
 use crate::domain::state::State;
 use crate::error::Result;
 use crate::store::doctor::Findings;
-use crate::store::fleet;
 
 /// A lane at a glance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +27,8 @@ pub struct PoolStatus {
     pub tasks: Vec<(State, u64)>,
     /// Live workers.
     pub workers: Vec<Worker>,
+    /// Live hosts.
+    pub hosts: Vec<Host>,
     /// Lanes in which something waits.
     pub lanes: Vec<LaneStatus>,
 }
@@ -59,6 +60,7 @@ impl Pool {
     pub async fn status(&self) -> Result<PoolStatus> {
         let counts = self.patiently(move || self.store().count(State::ALL)).await?;
         let workers = self.workers().await?;
+        let hosts = self.hosts().await?;
         let lanes = self.patiently(move || self.store().lanes()).await?;
         let lanes = lanes.into_iter().map(|(lane, waiting, oldest_ms)| LaneStatus {
             workers: workers.iter().filter(|worker| worker.serves(&lane)).count() as u64,
@@ -70,17 +72,8 @@ impl Pool {
             tasks: State::ALL.iter().copied().zip(counts).collect(),
             lanes: lanes.filter(|lane| lane.waiting > 0).collect(),
             workers,
+            hosts,
         })
-    }
-
-    /// Sets the pool's defaults where it has none; tells whether it did.
-    pub async fn set_defaults(&self, options: &TaskOptions) -> Result<bool> {
-        fleet::defaults_set(&self.ask(&fleet::defaults(options)?).await?)
-    }
-
-    /// The pool's defaults.
-    pub async fn defaults(&self) -> Result<TaskOptions> {
-        self.patiently(move || self.store().config()).await
     }
 
     /// What Redis tells of itself; refuses one that is too old or evicts keys.

@@ -85,6 +85,14 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Workers that a host keeps alive.
     pub slots: u32,
+    /// It is scaled to no fewer.
+    pub min_slots: u32,
+    /// It is scaled to no more.
+    pub max_slots: u32,
+    /// Bad ends of a slot's workers within a minute that are borne.
+    pub max_restarts: u32,
+    /// The slot of a lone worker.
+    pub slot: Option<String>,
     /// How long an idle embedded pool stays.
     pub linger: Duration,
     /// How long running tasks get at the end.
@@ -326,6 +334,10 @@ fn settings(sources: &Sources, given: &Level) -> Settings {
         log: text_or_default("log"),
         log_format: if text_or_default("log-format") == "json" { LogFormat::Json } else { LogFormat::Text },
         slots: count("slots"),
+        min_slots: count("min-slots"),
+        max_slots: count("max-slots"),
+        max_restarts: count("max-restarts"),
+        slot: text("slot"),
         linger: duration("linger"),
         drain_timeout: duration("drain-timeout"),
         lease: duration("lease"),

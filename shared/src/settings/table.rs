@@ -12,6 +12,8 @@ pub enum Kind {
     Text,
     /// A name of a pool or lane, as in Redis keys.
     Name,
+    /// A name of a slot.
+    Slot,
     /// A path; a relative one is relative to the current directory, in a file to that file's directory.
     Path,
     /// A program: a path, or a bare name that is looked up on PATH.
@@ -47,6 +49,8 @@ pub enum Scope {
     Pool,
     /// What runs Claude: workers and their host, and what starts these.
     Worker,
+    /// A worker that no host has started.
+    Slot,
     /// The HTTP face: `serve` alone.
     Serve,
     /// Defaults of the pool: `serve`, `up`, `host` and `config` alone, since elsewhere the flag is the task's option.
@@ -108,6 +112,7 @@ pub const PREFIX: &str = "MOTORPOOL_";
 pub const INTERNAL_VARIABLES: &[&str] = &[
     "MOTORPOOL_RUN",
     "MOTORPOOL_KEEPER",
+    "MOTORPOOL_LAST_WORDS",
     "MOTORPOOL_PROBE_AGAIN_MS",
     "MOTORPOOL_TOKEN",
     "MOTORPOOL_ARRIVES_WITHIN_MS",
@@ -172,6 +177,21 @@ pub const TABLE: &[Row] = &[
     ),
     row("log-format", Kind::Choice(&["text", "json"]), "text", Scope::Base, "form of a log line"),
     row("slots", Kind::Count(0, 1000), "2", Scope::Pool, "workers that a host keeps alive"),
+    row("min-slots", Kind::Count(0, 1000), "0", Scope::Pool, "a host is scaled to no fewer workers"),
+    row(
+        "max-slots",
+        Kind::Count(0, 1000),
+        "64",
+        Scope::Pool,
+        "a host is scaled to no more workers; without it --slots may be more",
+    ),
+    row(
+        "max-restarts",
+        Kind::Count(0, 1000),
+        "10",
+        Scope::Pool,
+        "a slot whose workers end badly more often within 60 s is given up until the host is told again",
+    ),
     row(
         "linger",
         Kind::Duration(0, 365 * DAY_MS),
@@ -220,6 +240,13 @@ pub const TABLE: &[Row] = &[
     row("allow-mcp", Kind::Switch, "yes", Scope::Worker, "whether tasks may bring MCP servers"),
     row("clean-env", Kind::Switch, "no", Scope::Worker, "whether Claude gets only the variables that it needs"),
     row("pass-env", Kind::List, "(none)", Scope::Worker, "further variables that Claude gets under --clean-env"),
+    row(
+        "slot",
+        Kind::Slot,
+        "(the machine's name)",
+        Scope::Slot,
+        "name of the slot that a lone worker fills; a host names those of its workers",
+    ),
     row(
         "http",
         Kind::Address,
@@ -287,6 +314,7 @@ pub fn reference_markdown() -> String {
         (Scope::Base, "Every command", ""),
         (Scope::Pool, "A pool on this machine", "The embedded pool, `up` and `host`.\n\n"),
         (Scope::Worker, "Workers", "Checked by the worker before Claude starts.\n\n"),
+        (Scope::Slot, "A lone worker", "`motorpool-worker` without `host`.\n\n"),
         (Scope::Serve, "The dispatcher over HTTP", "Flags of `serve`.\n\n"),
         (
             Scope::PoolDefault,

@@ -89,6 +89,10 @@ pub(super) fn check(kind: Kind, text: &str) -> Result<(), Bad> {
             _ => Ok(()),
         },
         Kind::Name | Kind::Names => name(text),
+        Kind::Slot => crate::domain::slot::check_id(text).map_err(|error| Bad {
+            what: "is no name of a slot".into(),
+            hint: error.hint_text().unwrap_or_default().to_owned(),
+        }),
         Kind::Labels => match lane::check_label(text) {
             Ok(()) => Ok(()),
             Err(error) => bad("is no label", error.hint_text().unwrap_or_default()),

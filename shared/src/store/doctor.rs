@@ -253,11 +253,12 @@ impl Store {
                 }
                 "opening" => !rest.is_empty(),
                 "output" => rest.split_once(':').is_some_and(|(id, _)| ids.contains(id)),
-                "once" | "index" | "lane" | "wake" | "worker" | "account" | "unseen" | "told" => !rest.is_empty(),
-                "test" => cfg!(test),
-                "meta" | "seq" | "lanes" | "due" | "retain" | "todo" | "events" | "workers" | "config" | "sweeper" => {
-                    rest.is_empty()
+                "once" | "index" | "lane" | "wake" | "worker" | "host" | "slot" | "account" | "unseen" | "told" => {
+                    !rest.is_empty()
                 }
+                "test" => cfg!(test),
+                "meta" | "seq" | "lanes" | "due" | "retain" | "todo" | "events" | "workers" | "hosts" | "slots"
+                | "config" | "sweeper" => rest.is_empty(),
                 _ => false,
             };
             if !owned {
@@ -274,6 +275,12 @@ impl Store {
         let mut wanted = self.indexes_by_scan(&seen.tasks).await?;
         for id in seen.groups.keys() {
             wanted.entry(self.keys.groups(id.kind)).or_default().insert(id.to_string());
+        }
+        let of_slot = self.keys.slot("");
+        let there: BTreeSet<&str> = keys.iter().filter_map(|key| key.strip_prefix(&of_slot)).collect();
+        let listed = self.members(&self.keys.slots()).await?;
+        if listed.iter().map(String::as_str).collect::<BTreeSet<_>>() != there {
+            findings.broken.push(format!("I12: the slots with settings are {there:?}, listed are {listed:?}"));
         }
         let found = self.indexes(&self.keys, &keys).await?;
         for index in wanted.keys().chain(found.keys()).collect::<BTreeSet<_>>() {

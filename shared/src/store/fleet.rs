@@ -1,4 +1,4 @@
-//! Presence of workers, the pool's own id and lease, its defaults.
+//! Presence of workers, the pool's own id and lease; lanes.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,7 @@ use super::Store;
 use super::script::{Call, CallError, Reply, sort_error};
 use crate::domain::attempt::Class;
 use crate::domain::fleet::{Unfit, Worker};
-use crate::domain::options::TaskOptions;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// What a worker tells of itself.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +30,8 @@ pub struct Presence {
     /// How long a limit of its account lasts that it has just met, in milliseconds, for all workers of that account; 0:
     /// it has met none.
     pub limit_ms: u64,
+    /// The slot that it fills.
+    pub slot: String,
 }
 
 pub(crate) fn presence(worker: &str, verb: &str, pool_id: &str, lease_ms: u64, known: &Presence) -> Call {
@@ -49,6 +50,7 @@ pub(crate) fn presence(worker: &str, verb: &str, pool_id: &str, lease_ms: u64, k
         ("unfit_until", unfit.and_then(|unfit| unfit.until_ms).map(|ms| ms.to_string()).unwrap_or_default()),
         ("account", known.account.clone()),
         ("limit_ms", known.limit_ms.to_string()),
+        ("slot", known.slot.clone()),
     ];
     Call::new("presence")
         .arg(worker)
@@ -81,21 +83,6 @@ pub(crate) fn present(reply: &Reply) -> Result<Option<Present>> {
     }
 }
 
-/// Sets the pool's defaults where it has none.
-pub(crate) fn defaults(options: &TaskOptions) -> Result<Call> {
-    let text = serde_json::to_string(options)
-        .map_err(|error| Error::failed(format!("the pool's defaults cannot be written as JSON: {error}")))?;
-    Ok(Call::new("set").arg(text))
-}
-
-/// Whether they were written.
-pub(crate) fn defaults_set(reply: &Reply) -> Result<bool> {
-    match reply.word() {
-        "ok" => Ok(reply.text(2) == "written"),
-        _ => Err(reply.unexpected()),
-    }
-}
-
 impl Store {
     /// The workers that were heard within a lease.
     pub(crate) async fn workers(&self) -> Result<Vec<Worker>, CallError> {
@@ -103,12 +90,11 @@ impl Store {
         let failed = |error: redis::RedisError| sort_error(&error);
         let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut *connection).await.map_err(failed)?;
         let now_ms = seconds * 1000 + micros / 1000;
-        let listed: Vec<(String, f64)> = redis::cmd("ZRANGE")
-            .arg(self.keys.workers())
-            .arg(&["0", "-1", "WITHSCORES"])
-            .query_async(&mut *connection)
-            .await
-            .map_err(failed)?;
+        let mut pipe = redis::pipe();
+        pipe.cmd("ZRANGE").arg(self.keys.workers()).arg(&["0", "-1", "WITHSCORES"]);
+        pipe.cmd("HGET").arg(self.keys.meta()).arg("lease_ms");
+        let (listed, lease_ms): (Vec<(String, f64)>, Option<u64>) =
+            pipe.query_async(&mut *connection).await.map_err(failed)?;
         if listed.is_empty() {
             return Ok(Vec::new());
         }
@@ -120,6 +106,8 @@ impl Store {
         let workers = listed.into_iter().zip(hashes);
         let mut workers: Vec<Worker> =
             workers.map(|((id, seen_ms), hash)| read(id, now_ms.saturating_sub(seen_ms as u64), &hash)).collect();
+        // Where nobody sweeps the dead are still listed.
+        workers.retain(|worker| worker.silent_ms <= lease_ms.unwrap_or(u64::MAX));
         // The set is in the order of their last words, which changes all the time.
         workers.sort_by(|a, b| (&a.host, &a.id).cmp(&(&b.host, &b.id)));
         Ok(workers)
@@ -160,23 +148,6 @@ impl Store {
         let pair: Vec<String> = redis::cmd("CONFIG").arg("GET").arg(name).query_async(&mut *connection).await.ok()?;
         pair.into_iter().nth(1)
     }
-
-    /// The pool's defaults.
-    pub(crate) async fn config(&self) -> Result<TaskOptions, CallError> {
-        let mut connection = self.connector.pooled().await?;
-        let text: Option<String> = redis::cmd("HGET")
-            .arg(self.keys.config())
-            .arg("options")
-            .query_async(&mut *connection)
-            .await
-            .map_err(|error| sort_error(&error))?;
-        match text {
-            None => Ok(TaskOptions::default()),
-            Some(text) => serde_json::from_str(&text).map_err(|error| {
-                CallError::Refused(Error::failed(format!("the pool's defaults cannot be read: {error}")))
-            }),
-        }
-    }
 }
 
 fn read(id: String, silent_ms: u64, hash: &HashMap<String, String>) -> Worker {
@@ -190,6 +161,7 @@ fn read(id: String, silent_ms: u64, hash: &HashMap<String, String>) -> Worker {
     });
     Worker {
         id,
+        slot: text("slot").unwrap_or_default(),
         host: text("host").unwrap_or_default(),
         pid: text("pid").and_then(|pid| pid.parse().ok()).unwrap_or(0),
         version: text("version").unwrap_or_default(),

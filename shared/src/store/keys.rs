@@ -12,6 +12,10 @@ pub(crate) const EVENTS_KEPT: u64 = 100_000;
 pub(crate) const OUTPUT_TTL_MS: u64 = 7 * 24 * 3600 * 1000;
 /// How long a worker is remembered after it left the list: 1 h.
 pub(crate) const WORKER_TTL_MS: u64 = 3600 * 1000;
+/// How long it is remembered how many workers a host was to keep that is gone: 30 days.
+pub(crate) const TARGET_TTL_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Slots with settings in a pool, at most.
+pub(crate) const MOST_SLOTS: u64 = 1_000;
 /// How long an empty lane is kept: a day.
 pub(crate) const LANE_UNUSED_MS: u64 = 24 * 3600 * 1000;
 /// After each such time of waiting a task is taken one class of priority earlier: 10 minutes.
@@ -114,6 +118,17 @@ const FIELDS: &[&str] = &[
     "unfit_until",
     "account",
     "limit_ms",
+    "slot",
+    // host
+    "instance",
+    "place",
+    "wanted",
+    "actual",
+    "min_slots",
+    "max_slots",
+    "slots",
+    "target",
+    "scaled",
     // account
     "limited_until",
     "trial_at",
@@ -211,6 +226,28 @@ impl Keys {
         format!("{}workers", self.prefix)
     }
 
+    pub(crate) fn meta(&self) -> String {
+        format!("{}meta", self.prefix)
+    }
+
+    pub(crate) fn host(&self, name: &str) -> String {
+        format!("{}host:{name}", self.prefix)
+    }
+
+    pub(crate) fn hosts(&self) -> String {
+        format!("{}hosts", self.prefix)
+    }
+
+    /// The settings of a slot.
+    pub(crate) fn slot(&self, name: &str) -> String {
+        format!("{}slot:{name}", self.prefix)
+    }
+
+    /// The slots that have settings.
+    pub(crate) fn slots(&self) -> String {
+        format!("{}slots", self.prefix)
+    }
+
     pub(crate) fn events(&self) -> String {
         format!("{}events", self.prefix)
     }
@@ -253,7 +290,7 @@ pub(crate) fn names_lua() -> String {
          \x20 return {\n\
          \x20   meta = p .. 'meta', seq = p .. 'seq', lanes = p .. 'lanes', due = p .. 'due', events = p .. 'events',\n\
          \x20   feed = p .. 'feed', workers = p .. 'workers', config = p .. 'config', sweeper = p .. 'sweeper',\n\
-         \x20   retain = p .. 'retain',\n\
+         \x20   retain = p .. 'retain', hosts = p .. 'hosts', slots = p .. 'slots',\n\
          \x20   task = function(id) return p .. 'task:' .. id end,\n\
          \x20   record = function(id)\n\
          \x20     local first = string.sub(id, 1, 1)\n\
@@ -263,6 +300,8 @@ pub(crate) fn names_lua() -> String {
          \x20   lane = function(lane, priority) return p .. 'lane:' .. lane .. ':' .. priority end,\n\
          \x20   wake = function(lane) return p .. 'wake:' .. lane end,\n\
          \x20   worker = function(id) return p .. 'worker:' .. id end,\n\
+         \x20   host = function(name) return p .. 'host:' .. name end,\n\
+         \x20   slot = function(name) return p .. 'slot:' .. name end,\n\
          \x20   ctl = function(id) return p .. 'ctl:' .. id end,\n\
          \x20   todo = p .. 'todo',\n\
          \x20   needs = function(id) return p .. 'needs:' .. id end,\n\
@@ -285,6 +324,8 @@ pub(crate) fn names_lua() -> String {
         ("EVENTS_KEPT", EVENTS_KEPT),
         ("OUTPUT_TTL_MS", OUTPUT_TTL_MS),
         ("WORKER_TTL_MS", WORKER_TTL_MS),
+        ("TARGET_TTL_MS", TARGET_TTL_MS),
+        ("MOST_SLOTS", MOST_SLOTS),
         ("LANE_UNUSED_MS", LANE_UNUSED_MS),
         ("AGE_MS", AGE_MS),
         ("RETENTION_MS", RETENTION_MS),

@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod event;
 pub(crate) mod fleet;
 pub(crate) mod group;
+pub(crate) mod host;
 pub(crate) mod keys;
 pub(crate) mod listing;
 pub(crate) mod news;

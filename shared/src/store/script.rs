@@ -17,13 +17,15 @@ macro_rules! lua {
 }
 
 const SCRIPTS: &[(&str, &str)] = lua![
-    "submit", "claim", "beat", "finish", "step", "cancel", "presence", "set", "sweep", "check", "lane", "seen", "judge"
+    "submit", "claim", "beat", "finish", "step", "cancel", "presence", "host", "scale", "set", "sweep", "check",
+    "lane", "seen", "judge",
 ];
 const PARTS: &[(&str, &str)] = lua![
     "parts/clock",
     "parts/text",
     "parts/schema",
     "parts/pool",
+    "parts/slot",
     "parts/event",
     "parts/lane",
     "parts/fence",
@@ -328,6 +330,12 @@ impl Reply {
                 .hint("nothing is to be done: another worker has it, or it is over"),
             "superseded" => Error::failed(format!("call answered after call {}", self.text(1)))
                 .hint("two processes use one worker's name; stop one"),
+            "no_host" => Error::refused(format!("no live host is named {}", self.text(1)))
+                .hint("`motorpool status` names the hosts"),
+            "in_use" => Error::refused(format!("the live worker {} has this slot", self.text(1)))
+                .hint("a slot is forgotten when its worker is gone; change it, or scale the host down"),
+            "slots" => Error::refused(format!("the pool has settings for {} slots, and takes no more", self.text(1)))
+                .hint("`motorpool slots` shows them; `motorpool slots SLOT --forget` removes one"),
             "not_sweeper" => Error::refused("another process sweeps").hint("nothing is to be done"),
             word => Error::failed(format!("the script {script} answered {word:?}")),
         }
@@ -389,6 +397,8 @@ mod tests {
                 "leave_lane(",
                 "finish_terminal(",
                 "publish(",
+                "forget_host(",
+                "tell(",
             ];
             for write in commands.map(|one| format!("'{one}'")).into_iter().chain(parts.map(str::to_owned)) {
                 assert!(!above.contains(&write), "{name}: {write} above the line");

@@ -114,7 +114,7 @@ async fn the_first_that_finds_nobody_sweeping_is_asked_to() {
 async fn newer_defaults_come_with_the_claim() {
     pool_test(async |pool| {
         let defaults = TaskOptions { model: Some("haiku".into()), ..TaskOptions::default() };
-        pool.call(&crate::store::fleet::defaults(&defaults).unwrap()).await;
+        pool.call(&crate::store::host::defaults("0", &defaults).unwrap()).await;
         let worker = pool.join("w1").await;
         let lanes = vec!["default".to_owned()];
         let told = pool.words(&attempt::claim(&worker.id, 1, "", "0", &lanes)).await;

@@ -5,7 +5,7 @@ use super::{TestPool, submission};
 use crate::domain::attempt::Verdict;
 use crate::domain::options::TaskOptions;
 use crate::domain::state::State;
-use crate::store::{fleet, task};
+use crate::store::{host, task};
 
 async fn maxmemory(pool: &TestPool, value: &str) {
     let _: () = pool.redis(redis::cmd("CONFIG").arg(&["SET", "maxmemory", value])).await;
@@ -24,7 +24,7 @@ async fn a_full_redis_drains() {
         maxmemory(&pool, "1mb").await;
         let refused = pool.refused(&submission(vec![TaskOptions::default()])).await;
         assert!(refused[0].contains("no memory left") && refused[0].contains("maxmemory"), "{refused:?}");
-        let defaults = fleet::defaults(&TaskOptions::default()).unwrap();
+        let defaults = host::defaults("0", &TaskOptions::default()).unwrap();
         assert!(pool.refused(&defaults).await[0].contains("no memory left"));
 
         assert_eq!(worker.beat(&first).await[0], "ok");

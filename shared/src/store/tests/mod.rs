@@ -12,6 +12,7 @@ mod check;
 mod claim;
 mod finish;
 mod group;
+mod host;
 mod locked_out;
 mod lost_reply;
 mod memory;
@@ -93,12 +94,15 @@ impl TestPool {
 
     pub(crate) async fn call(&self, call: &Call) -> Reply {
         let repeated = self.twice
-            && matches!(call.name(), "submit" | "claim" | "beat" | "finish" | "step" | "cancel" | "presence" | "judge");
+            && matches!(
+                call.name(),
+                "submit" | "claim" | "beat" | "finish" | "step" | "cancel" | "presence" | "judge" | "host"
+            );
         if !repeated {
             return self.store.call(call).await.expect("Redis answers");
         }
         // A sign of life carries no number: at one and the same time it is one and the same.
-        let is_presence = call.name() == "presence";
+        let is_presence = matches!(call.name(), "presence" | "host");
         let stops = is_presence && !self.clock_is_stopped().await;
         if stops {
             self.stop_clock().await;

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::store::script::{Reply, words_by_header};
-use crate::store::{attempt, fleet, news, review, sweep, task};
+use crate::store::{attempt, fleet, host, news, review, sweep, task};
 
 /// What the reader of a script makes of a reply.
 fn read(script: &str, reply: &Reply) -> Result<()> {
@@ -14,7 +14,9 @@ fn read(script: &str, reply: &Reply) -> Result<()> {
         "step" => attempt::told_finish(reply).and_then(|_| attempt::claimed(reply, 2)).map(drop),
         "cancel" => task::cancelled(reply).map(drop),
         "presence" => fleet::present(reply).map(drop),
-        "set" => fleet::defaults_set(reply).map(drop),
+        "set" => host::was_set(reply).map(drop),
+        "host" => host::host_told(reply).map(drop),
+        "scale" => host::scaled(reply).map(drop),
         "sweep" => sweep::swept(reply).map(drop),
         "seen" => news::marked_count(reply).map(drop),
         "judge" => review::judged(reply).map(drop),
@@ -77,7 +79,16 @@ cancel schema: this pool is written in schema 7, not 1; use the version of Motor
 presence ok: read
 presence unknown: read
 presence schema: this pool is written in schema 7, not 1; use the version of Motorpool that the pool's other processes use
+host ok: read
+host taken: read
+host schema: this pool is written in schema 7, not 1; use the version of Motorpool that the pool's other processes use
+scale ok: read
+scale moved: read
+scale no_host: no live host is named 7; `motorpool status` names the hosts
+scale schema: this pool is written in schema 7, not 1; use the version of Motorpool that the pool's other processes use
 set ok: read
+set in_use: the live worker 7 has this slot; a slot is forgotten when its worker is gone; change it, or scale the host down
+set slots: the pool has settings for 7 slots, and takes no more; `motorpool slots` shows them; `motorpool slots SLOT --forget` removes one
 set schema: this pool is written in schema 7, not 1; use the version of Motorpool that the pool's other processes use
 sweep ok: read
 sweep not_sweeper: read

@@ -5,7 +5,6 @@ use crate::domain::options::TaskOptions;
 use crate::domain::state::State;
 use crate::domain::task::Spec;
 use crate::store::script::Call;
-use crate::store::task;
 
 fn keyed(key: &str) -> TaskOptions {
     TaskOptions { once: Some(key.into()), ..TaskOptions::default() }

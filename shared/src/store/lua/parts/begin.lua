@@ -93,9 +93,16 @@ local function seen(worker)
   redis.call('PERSIST', key.worker(worker))
 end
 
-local function news(worker, config_version)
+-- The pool's defaults and, behind a line end, the settings of the worker's slot, where either is newer than what it
+-- knows.
+local function news(worker, known)
   local version = redis.call('HGET', key.config, F.version) or '0'
+  local of_slot = redis.call('HMGET', key.slot(redis.call('HGET', key.worker(worker), F.slot) or ''), F.version, F.options)
+  if of_slot[1] then version = version .. ':' .. of_slot[1] end
   local options = ''
-  if version ~= config_version then options = redis.call('HGET', key.config, F.options) or '' end
+  if version ~= known then
+    options = redis.call('HGET', key.config, F.options) or ''
+    if of_slot[1] or string.find(known, ':', 1, true) then options = options .. '\n' .. (of_slot[2] or '') end
+  end
   return version, options, redis.call('HGET', key.meta, F.lanes_version) or '0'
 end

@@ -65,7 +65,11 @@ local function do_dead()
     redis.call('ZREM', key.workers, worker)
     redis.call('PEXPIRE', key.worker(worker), WORKER_TTL_MS)
   end
-  return #dead
+  local silent = redis.call('ZRANGEBYSCORE', key.hosts, '-inf', whole(now_ms - pool_lease_ms()), 'LIMIT', 0, 100)
+  for _, host in ipairs(silent) do
+    forget_host(host)
+  end
+  return #dead + #silent
 end
 
 -- Every idle time starts anew: one that was set before time went back would stay 0 until that time has come again.

@@ -34,3 +34,10 @@ local function offer_sweep(process)
   if redis.call('SET', key.sweeper, process, 'NX', 'PX', 2000) then return '1' end
   return redis.call('GET', key.sweeper) == process and '1' or '0'
 end
+
+-- Out of the list; what it was scaled to is kept for when it comes back, and nothing else for longer than a worker.
+local function forget_host(host)
+  redis.call('ZREM', key.hosts, host)
+  local has_target = redis.call('HEXISTS', key.host(host), F.target) == 1
+  redis.call('PEXPIRE', key.host(host), has_target and TARGET_TTL_MS or WORKER_TTL_MS)
+end

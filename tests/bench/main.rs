@@ -4,6 +4,7 @@
 //! it is for Linux. Not here: times that depend on the machine, but as ratios taken in one run; faults
 //! (`tests/faults`).
 
+mod chain;
 mod dispatcher;
 mod idle;
 mod queue;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
     let measures = runtime.block_on(async {
         let mut measures = idle::measure(workers.into(), seconds).await;
         measures.extend(queue::measure().await);
+        measures.extend(chain::measure().await);
         measures.extend(dispatcher::measure().await);
         measures
     });

@@ -17,7 +17,7 @@ const LONG: &str = "@bash (setsid sleep 300 &) ; (env -i setsid sleep 300 &) ; e
 const SOON: Duration = Duration::from_secs(30);
 
 fn may_run() -> serde_json::Value {
-    json!({"permission_mode": "acceptEdits", "allowed_tools": ["Bash"]})
+    json!({"resume_on_retry": false, "permission_mode": "acceptEdits", "allowed_tools": ["Bash"]})
 }
 
 #[tokio::test]

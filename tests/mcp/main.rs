@@ -13,6 +13,7 @@ mod stop;
 mod tasks;
 mod tools;
 mod typed;
+mod whole;
 
 use motorpool::{State, TaskId, TaskRecord};
 use motorpool_tests::fleet::Fleet;

@@ -23,10 +23,9 @@ const WORTH: usize = 80;
 /// Most characters of live output behind a running step.
 const TAIL: usize = 600;
 
-/// Where a chain stands: the step that is under way, or the one that failed, from 0.
+/// Where a chain stands: the step that is under way, or the one that failed or was stopped, from 0.
 fn at_step(view: &GroupView) -> Option<usize> {
-    let failed = view.members.iter().position(|member| member.state() == State::Failed);
-    failed.or_else(|| view.members.iter().position(|member| !member.state().is_terminal()))
+    view.members.iter().position(|member| member.state() != State::Completed)
 }
 
 /// `c3 running, step 2 of 4 (write), $0.0123`, or `b5 failed, 10 items: 8 completed, 2 failed, $0.1, 12s`.

@@ -196,7 +196,7 @@ pub(crate) mod tests {
         record.runs = vec![Run { n: 1, worker: "w".into(), cost_microusd: 500, ..Run::default() }];
         let value = serde_json::to_value(json(&record)).unwrap();
         assert_eq!(value["error"], serde_json::json!({"class": "auth", "status": 401, "message": "no", "hint": null}));
-        let run = serde_json::json!({"n": 1, "worker": "w", "host": "", "session_id": null,
+        let run = serde_json::json!({"n": 1, "worker": "w", "host": "", "session_id": null, "resumed": null,
             "started": "1970-01-01T00:00:00.000Z", "ended": null, "class": null, "cost_usd": 0.0005});
         assert_eq!(value["runs"][0], run);
         assert_eq!(value["created"], "2025-01-01T00:00:00.000Z");

@@ -211,7 +211,22 @@ impl Pool {
         let mut made: Vec<(Id, bool)> = Vec::new();
         for part in submission.parts() {
             let call = submission.part(part.clone(), &ids, &gate, kept);
-            let part_ids = task::submitted_part(&self.ask(&call).await?, part.len())?;
+            let answered = match self.ask(&call).await {
+                Ok(reply) => task::submitted_part(&reply, part.len()),
+                Err(error) => Err(error),
+            };
+            let part_ids = match answered {
+                Ok(part_ids) => part_ids,
+                Err(error) => {
+                    // What came before it never begins; where this is not heard, it goes by itself after ten minutes.
+                    for (id, _) in made.iter().filter(|(id, _)| matches!(id, Id::Task(_))) {
+                        if self.cancel(*id, "the rest of its submission was refused").await.is_err() {
+                            break;
+                        }
+                    }
+                    return Err(error);
+                }
+            };
             for (place, (id, _)) in part.zip(&part_ids) {
                 ids[place] = Some(*id);
             }

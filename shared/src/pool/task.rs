@@ -129,6 +129,10 @@ impl Pool {
         if let (Some(group), true) = (record.group, record.spec.as_ref().is_some_and(|spec| spec.step.is_some())) {
             return Err(Error::refused(format!("{id} is a step of {group}")).hint(format!("`motorpool retry {group}`")));
         }
+        if let (Some(group), true) = (record.group, record.spec.as_ref().is_some_and(|spec| spec.collects)) {
+            return Err(Error::refused(format!("{id} gathers what {group} gave"))
+                .hint(format!("submit what it was to do with --after {group}, or the whole once more")));
+        }
         let Some(mut spec) = record.spec else {
             return Err(Error::failed(format!("what {id} was asked is not known any more")));
         };

@@ -17,6 +17,8 @@ local function note_news(id, to)
   local number = whole(redis.call('HINCRBY', key.seq, 'news', 1))
   redis.call('HSET', key.record(id), F.news, number)
   redis.call('ZADD', key.unseen_of(coordinator), number, id)
+  -- What was told of it before, that it is up for review, is not how it stands any more.
+  redis.call('ZREM', key.told(coordinator), id)
 end
 
 local function move(id, from, to, cause, run)

@@ -16,9 +16,9 @@ end
 -- Behind another server than the one that gave the last ids, or behind its restart, ids that were told may be
 -- forgotten: the counters move on. Not where each write was synced before it was answered.
 local function skip_forgotten(run_id)
-  local before = redis.call('HMGET', key.seq, F.run_id, F.kept)
-  if not before[1] or before[1] == run_id then return end
-  if before[2] ~= '1' or was_replica() then
+  local before = redis.call('HGET', key.seq, F.run_id)
+  if not before or before == run_id then return end
+  if redis.call('HGET', key.seq, F.kept) ~= '1' or was_replica() then
     for _, kind in ipairs({ 'task', 'chain', 'batch', 'opening', 'news' }) do
       redis.call('HINCRBY', key.seq, kind, SKIPPED)
     end

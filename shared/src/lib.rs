@@ -33,7 +33,8 @@ mod store;
 pub mod telemetry;
 
 pub use domain::attempt::{Class, Ending, Failure, Outcome, Report};
-pub use domain::chain::{Chain, ChainStep, FanOut};
+pub use domain::batch::FanOut;
+pub use domain::chain::{Chain, ChainStep};
 pub use domain::host::Scale;
 pub use domain::ids::{GroupId, GroupKind, Id, Name, TaskId};
 pub use domain::options::TaskOptions;

@@ -274,3 +274,70 @@ async fn what_was_handed_back_goes_on_where_it_stopped_unless_it_is_not_to() {
     }
     fleet.end().await;
 }
+
+/// Outputs that look like places, braces, JSON that is none, much text, all kinds of letters.
+#[tokio::test]
+async fn whatever_an_output_is_it_goes_into_the_next_prompt_as_it_is() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    fleet.worker(&[]);
+    let hostile = [
+        "{previous_output} {steps.s0.all} {error} {outputs}",
+        "{{previous_output}} {{ }} {",
+        r#"{"a": {"b": [1, {"c": "{steps.s0.all}"}]}}"#,
+        r#"{"a": {"b""#,
+        "\u{1F980} \u{202E}abc\u{0301} \u{FEFF}",
+    ];
+    for output in hostile {
+        let steps = vec![
+            ChainStep::new("s0", format!("@say {}", output.replace('{', "{{")))
+                .output_var("all", ".")
+                .output_var("deep", "a.b.1.c"),
+            ChainStep::new("s1", "Next.\n<{previous_output}>\n<{steps.s0.all}>\n@say done"),
+        ];
+        let made = fleet.pool.submit_chain(chain(steps)).await.expect("it is taken");
+        let view = over(&fleet, made.id).await;
+        assert_eq!(view.state, State::Completed, "{output}\n{}", fleet.logs());
+        let asked = fleet.api.requests().last().cloned().expect("a request");
+        let text = asked.last_user_text();
+        assert!(text.contains(&format!("Next.\n<{output}>\n<{output}>\n@say done")), "{output}: {text}");
+    }
+    // Much of it is cut in the middle, which says so and where the whole is.
+    let much = "0123456789".repeat(30_000);
+    let steps =
+        vec![ChainStep::new("s0", format!("@say {much}")), ChainStep::new("s1", "{previous_output}\n@say done")];
+    let made = fleet.pool.submit_chain(chain(steps)).await.expect("it is taken");
+    assert_eq!(over(&fleet, made.id).await.state, State::Completed, "{}", fleet.logs());
+    let asked = fleet.api.requests().last().cloned().expect("a request");
+    let text = asked.last_user_text();
+    assert!(text.len() < 110_000 && text.contains("cut here: 300000 characters in all"), "{}", text.len());
+    assert!(text.contains("the whole of it: `motorpool result t11`"), "{:.300}", text);
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_gone_on_with_costs_nothing_but_a_start_anew() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    fleet.worker(&[]);
+    let id = fleet.submit("Write it.\n@say a draft", json!({"review": true, "model": "haiku"})).await;
+    let up = async |fleet: &Fleet, round: u32| {
+        fleet
+            .until("it is up for review", async |fleet| {
+                let record = fleet.pool.task(id).await.expect("the pool answers");
+                (record.state == State::PendingReview && record.round == round).then_some(record)
+            })
+            .await
+    };
+    up(&fleet, 1).await;
+    let projects = std::fs::read_dir(fleet.path("home/.claude/projects")).expect("sessions").flatten();
+    for file in projects.flat_map(|dir| std::fs::read_dir(dir.path()).expect("a directory").flatten()) {
+        if file.path().is_file() {
+            std::fs::write(file.path(), "{\"torn\": ").expect("it is written");
+        }
+    }
+    fleet.pool.reject(id, Some(1), "me", "Longer.", &TaskOptions::default()).await.expect("it is taken");
+    let record = up(&fleet, 2).await;
+    assert_eq!((record.attempt, record.runs.last().and_then(|run| run.resumed.clone())), (1, None), "{record:#?}");
+    let last = fleet.api.requests().last().cloned().expect("a request");
+    assert!(last.last_user_text().contains("Write it.") && last.last_user_text().contains("Longer."), "{last:#?}");
+    fleet.end().await;
+}

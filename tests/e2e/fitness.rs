@@ -131,6 +131,8 @@ async fn a_limit_that_ends_lets_the_same_worker_go_on() {
     assert_eq!((record.state, record.output.as_deref()), (State::Completed, Some("after the limit")), "{record:#?}");
     assert_eq!((record.run, record.attempt), (2, 1), "{record:#?}");
     assert_eq!(record.runs[0].worker, record.runs[1].worker);
+    assert!(record.runs[0].session_id.is_some());
+    assert_eq!(record.runs[1].resumed, record.runs[0].session_id, "one session, continued: {record:#?}");
     fleet.worker_is(pid, "fit again", |worker| worker.unfit.is_none()).await;
     fleet.end().await;
 }

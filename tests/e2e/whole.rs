@@ -206,3 +206,57 @@ async fn cases_are_counted_as_right_wrong_or_unanswered() {
     assert!(text.out.contains("MISMATCH"), "{}", text.out);
     end(user).await;
 }
+
+/// The lines of a document between one that ends with `begin` and one that is `end`.
+fn blocks(text: &str, begin: &str, end: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut open: Option<String> = None;
+    for line in text.lines() {
+        match &mut open {
+            Some(block) if line.trim() == end => blocks.push(std::mem::take(block)),
+            Some(block) => {
+                block.push_str(line);
+                block.push('\n');
+                continue;
+            }
+            None if line.trim_end().ends_with(begin) => open = Some(String::new()),
+            None => {}
+        }
+        if line.trim() == end {
+            open = None;
+        }
+    }
+    blocks
+}
+
+#[tokio::test]
+async fn the_examples_of_the_documents_are_taken() {
+    let user = User::new(Cli::StandIn).await;
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let chains = blocks(&std::fs::read_to_string(root.join("docs/chains.md")).unwrap(), "```yaml", "```");
+    let readme = blocks(&std::fs::read_to_string(root.join("README.md")).unwrap(), "<<'END'", "END");
+    let [chain, fan_out] = &chains[..] else { panic!("{chains:?}") };
+    let [steps, many] = &readme[..] else { panic!("{readme:?}") };
+    for (n, (verb, text, vars)) in [
+        ("chain", chain, &["--var", "team=payments"][..]),
+        ("fan-out", fan_out, &[]),
+        ("chain", steps, &[]),
+        ("fan-out", many, &[]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // Lines of a page of Markdown are indented.
+        let indent =
+            text.lines().filter(|line| !line.trim().is_empty()).map(|line| line.len() - line.trim_start().len());
+        let indent = indent.min().unwrap_or(0);
+        let text: String = text.lines().map(|line| format!("{}\n", line.get(indent..).unwrap_or_default())).collect();
+        let name = format!("example-{n}.yaml");
+        definition(&user, &name, &text);
+        let args = [&[verb, &name, "--detach", "--json", "--slots", "0", "--linger", "10m"][..], vars].concat();
+        let done = user.motorpool("one", &args).await;
+        assert_eq!(done.code, Some(0), "{text}\n{done:#?}\n{}", user.logs());
+        assert!(done.json()["members"].as_array().is_some_and(|members| members.len() >= 2), "{done:#?}");
+    }
+    end(user).await;
+}

@@ -20,9 +20,9 @@ use motorpool_worker::{host, slot, stop};
 
 /// What the keeper hands its host, so that the host can start another keeper: a JSON list, program first.
 const KEEPER: &str = "MOTORPOOL_KEEPER";
-/// How often an unfit worker looks whether it is fit again, in milliseconds: for tests, which cannot wait so long.
+/// When an unfit worker first looks whether it is fit again, in milliseconds: for tests, which cannot wait so long.
 const PROBE_AGAIN_MS: &str = "MOTORPOOL_PROBE_AGAIN_MS";
-const PROBE_AGAIN: Duration = Duration::from_secs(30);
+const PROBE_AGAIN: Duration = Duration::from_secs(5);
 const SCOPES: &[Scope] = &[Scope::Base, Scope::Pool, Scope::Worker];
 
 fn cli() -> Command {

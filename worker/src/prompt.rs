@@ -9,10 +9,10 @@ use motorpool::domain::attempt::{Class, Failure};
 use motorpool::domain::template::{Place, Prompt, Template, shortened};
 use motorpool::domain::{limits, review};
 use motorpool::pool::{GroupView, Known, Lease, Member};
-use motorpool::{ErrorKind, GroupId, Id, Pool, State, TaskId, TaskOptions, TaskRecord};
+use motorpool::{ErrorKind, GroupId, Id, Pool, Run, State, TaskId, TaskOptions, TaskRecord};
 
 use crate::claude::command::Session;
-use crate::session::{Sessions, interrupted, last_with_session};
+use crate::session::{Sessions, has_failed_in, interrupted, last_with_session};
 
 /// What of an item that says much is taken at least, in characters.
 const SHARE: usize = 100;
@@ -36,14 +36,16 @@ pub(crate) async fn asked(
     let own = |id: String| Some(Session { id, is_branch: false });
     if lease.round() > 1 || lease.run() > 1 {
         let known = record(pool, lease.task()).await?;
+        // One that could not be gone on with is not tried again.
+        let here = |run: &Run| sessions.of(run).filter(|session| !has_failed_in(&known, session));
         if options.resume_on_retry != Some(false)
-            && let Some(session) = interrupted(&known, lease.run()).and_then(|run| sessions.of(run))
+            && let Some(session) = interrupted(&known, lease.run()).and_then(here)
         {
             return Ok(Asked { prompt: GO_ON.to_owned(), session: own(session) });
         }
         if lease.round() > 1 {
             let judged = known.rounds.last().and_then(|round| known.runs.iter().find(|run| run.n == round.run));
-            if let Some(session) = judged.and_then(|run| sessions.of(run)) {
+            if let Some(session) = judged.and_then(here) {
                 return Ok(Asked { prompt: review::continued(&known.rounds), session: own(session) });
             }
             let prompt = review::repeated(&first_prompt(pool, lease).await?, &known.rounds);

@@ -98,6 +98,15 @@ pub(crate) async fn run_one(
     }
     match finished {
         Finished::Outcome(mut classified) => {
+            if resumed.is_some()
+                && !classified.outcome.report.spoke
+                && let Ending::Failed(failure) = &mut classified.outcome.ending
+                && matches!(failure.class, Class::Request | Class::Internal)
+            {
+                // The session may be what is wrong: the next run begins anew.
+                failure.class = Class::Transient;
+                failure.message = format!("its session could not be gone on with: {}", failure.message);
+            }
             classified.outcome.report.resumed = resumed;
             Finished::Outcome(classified)
         }

@@ -53,3 +53,9 @@ pub(crate) fn interrupted(record: &TaskRecord, run: u64) -> Option<&Run> {
     };
     is_whole.then_some(before)
 }
+
+/// Whether a run that went on with this session failed in it, for another reason than a limit.
+pub(crate) fn has_failed_in(record: &TaskRecord, session: &str) -> bool {
+    let failed = |run: &Run| run.class.is_some_and(|class| class != Class::Limit);
+    record.runs.iter().any(|run| run.resumed.as_deref() == Some(session) && failed(run))
+}

@@ -30,6 +30,28 @@ const EARLY_WORD: Duration = Duration::from_secs(1);
 /// How long a result is offered to a Redis that is away when the process ends; its host waits 10 s.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// The longest wait until an unfit worker looks again.
+const LONGEST_PROBE: Duration = Duration::from_secs(300);
+
+/// How long an unfit worker waits until it looks again: twice as long each time, by chance a little less.
+struct Probes {
+    first: Duration,
+    failed: u32,
+}
+
+impl Probes {
+    fn next(&mut self) -> Duration {
+        let full = self.first.saturating_mul(1 << self.failed.min(10)).min(LONGEST_PROBE.max(self.first));
+        self.failed += 1;
+        full.mul_f64(1.0 - by_chance() / 5.0)
+    }
+
+    /// A run of it ended as runs do.
+    fn is_fit(&mut self) {
+        self.failed = 0;
+    }
+}
+
 /// What a worker is set to.
 #[derive(Debug)]
 pub struct Options {
@@ -49,7 +71,7 @@ pub struct Options {
     pub host: String,
     /// The slot that it fills.
     pub slot: String,
-    /// How often an unfit worker looks whether it is fit again.
+    /// When an unfit worker first looks whether it is fit again; later ever less often.
     pub probe_again: Duration,
 }
 
@@ -78,11 +100,12 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
     };
     tracing::info!(worker = %seat.id(), redis = pool.redis(), "joined");
     let mut next: Option<Claimed> = None;
+    let mut probes = Probes { first: options.probe_again, failed: 0 };
     let mut token: Option<String> = None;
     while stopping.now() == Stop::No || next.is_some() {
         let Some(probe) = &fit else {
             if let Some(why) = unfit.clone() {
-                (fit, unfit) = mend(&mut seat, options, &why, &mut stopping).await?;
+                (fit, unfit) = mend(&mut seat, options, &why, probes.next(), &mut stopping).await?;
             }
             continue;
         };
@@ -126,6 +149,9 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
                 }
             }
             (fit, unfit) = (None, Some(why));
+        }
+        if fit.is_some() {
+            probes.is_fit();
         }
         let go_on = stopping.now() == Stop::No && fit.is_some();
         next = settle(&mut seat, claimed.lease, &classified.outcome, go_on, &mut stopping).await?;
@@ -189,15 +215,16 @@ async fn mend(
     seat: &mut Seat,
     options: &Options,
     why: &Unfit,
+    pause: Duration,
     stopping: &mut Stopping,
 ) -> Result<(Option<Probe>, Option<Unfit>)> {
     let again = match why.until_ms {
         // By chance up to 2 s later, so that all workers of an account do not come at once.
         Some(until_ms) => {
-            let jitter = u64::from(std::process::id() % 20) * 100;
+            let jitter = (by_chance() * 2_000.0) as u64;
             Duration::from_millis(until_ms.saturating_sub(now_ms()) + jitter).clamp(Duration::from_secs(1), TRIAL)
         }
-        None => options.probe_again,
+        None => pause,
     };
     let until = Instant::now() + again;
     while Instant::now() < until && stopping.now() == Stop::No {
@@ -326,7 +353,30 @@ async fn settle(
     }
 }
 
+/// From 0 to 1, different on each worker: a process id is not, in containers.
+fn by_chance() -> f64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    f64::from(since.map_or(0, |since| since.subsec_nanos()) % 1_000_000) / 1_000_000.0
+}
+
 fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unfit_worker_looks_again_ever_later_and_begins_anew_once_it_is_fit() {
+        let mut probes = Probes { first: Duration::from_secs(5), failed: 0 };
+        let waits: Vec<u64> = (0..9).map(|_| probes.next().as_millis() as u64).collect();
+        for (n, wait) in waits.iter().enumerate() {
+            let full = (5_000_u64 << n).min(300_000);
+            assert!((full * 8 / 10..=full).contains(wait), "{n}: {wait}");
+        }
+        probes.is_fit();
+        assert!(probes.next() <= Duration::from_secs(5));
+    }
 }

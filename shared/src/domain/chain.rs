@@ -1,9 +1,9 @@
-//! Chains and fan-outs: what is asked, what is refused, and the tasks that they are made of.
+//! Chains: what is asked, what is refused, and the tasks that they are made of.
 //!
 //! A step is a task that follows the one before; a chain is over when all its steps are. Not here: the places in
-//! prompts (`template.rs`), what becomes of a step that failed (`attempt.rs`), who sets it free (`after.lua`).
+//! prompts (`template.rs`), fan-outs (`batch.rs`), what becomes of a step that failed (`attempt.rs`), who sets it free (`after.lua`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::attempt::Report;
 use super::ids::{GroupId, GroupKind, Id, TaskId};
 use super::limits;
-use super::options::{AfterFailure, TaskOptions};
+use super::options::TaskOptions;
 use super::task::Spec;
 use super::template::{self, Place, Prompt, Template};
 use crate::error::{Error, Result};
@@ -90,26 +90,6 @@ pub struct Chain {
     pub project_dir: Option<String>,
 }
 
-/// One thing of several that are submitted at once.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Item {
-    /// A task.
-    Task(Spec),
-    /// A chain.
-    Chain(Chain),
-}
-
-/// Independent tasks and chains, and perhaps a task that gathers what they gave.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct FanOut {
-    /// 1 to 1,000 of them.
-    pub items: Vec<Item>,
-    /// A task that begins when all of them are over, however they ended; `{outputs}` is what they gave.
-    pub collect: Option<Spec>,
-    /// What is the batch's own: `coordinator`, `tags`, `once`, `after`, `after_failure`, `delay_s`.
-    pub options: TaskOptions,
-}
-
 /// What holds tasks together, as it is stored; fields of a later version survive a round trip.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -183,7 +163,7 @@ impl Node {
     }
 }
 
-fn refuse_own_options(what: &str, options: &TaskOptions) -> Result<()> {
+pub(super) fn refuse_own_options(what: &str, options: &TaskOptions) -> Result<()> {
     let wrong = [("once", options.once.is_some()), ("coordinator", options.coordinator.is_some())];
     match wrong.iter().find(|(_, is_set)| *is_set) {
         Some((name, _)) => {
@@ -218,7 +198,7 @@ impl Chain {
     }
 
     /// Its records, behind those that stand there: the steps, then the chain.
-    fn plan(self, nodes: &mut Vec<Node>, batch: Option<usize>, first_follows: &[Ref]) {
+    pub(super) fn plan(self, nodes: &mut Vec<Node>, batch: Option<usize>, first_follows: &[Ref]) {
         let first = nodes.len();
         let chain = first + self.steps.len();
         let names = self.steps.iter().map(|step| step.name.clone()).collect();
@@ -313,7 +293,7 @@ fn shifted(one: Ref, from: usize, done: &[TaskId]) -> Ref {
     }
 }
 
-fn title_of(prompt: &str) -> String {
+pub(super) fn title_of(prompt: &str) -> String {
     Spec { prompt: prompt.to_owned(), ..Spec::default() }.title()
 }
 
@@ -392,203 +372,6 @@ impl ChainStep {
     }
 }
 
-impl FanOut {
-    /// The options of its tasks and steps.
-    pub fn options_of_parts(&self) -> impl Iterator<Item = &TaskOptions> {
-        fn of_item(item: &Item) -> Vec<&TaskOptions> {
-            match item {
-                Item::Task(spec) => vec![&spec.options],
-                Item::Chain(chain) => chain.steps.iter().map(|step| &step.options).collect(),
-            }
-        }
-        self.items.iter().flat_map(of_item).chain(self.collect.iter().map(|spec| &spec.options))
-    }
-
-    /// In an embedded pool its tasks work in the submitter's project directory.
-    pub fn work_in(&mut self, project_dir: Option<&str>) {
-        let dir = || project_dir.map(str::to_owned);
-        for item in &mut self.items {
-            match item {
-                Item::Task(spec) => spec.project_dir = dir(),
-                Item::Chain(chain) => chain.project_dir = dir(),
-            }
-        }
-        if let Some(spec) = &mut self.collect {
-            spec.project_dir = dir();
-        }
-    }
-
-    /// Its records, ids rising in the order of the items: those of each item, the task that collects, the batch.
-    ///
-    /// # Errors
-    /// What cannot be carried out, with the item's number.
-    pub fn nodes(self) -> Result<Vec<Node>> {
-        if self.items.is_empty() {
-            return Err(Error::usage("there are no items").hint("give at least one prompt, task or chain"));
-        }
-        if self.items.len() > limits::ITEMS {
-            return Err(Error::usage(format!("there are {} items", self.items.len()))
-                .hint(format!("at most {} are taken in one fan-out", limits::ITEMS)));
-        }
-        self.options.check()?;
-        let records: usize = self.items.iter().map(Item::records).sum();
-        let batch = records + usize::from(self.collect.is_some());
-        let mut nodes = Vec::new();
-        let mut members = Vec::new();
-        let title = self.items.first().map(Item::title).unwrap_or_default();
-        for (at, item) in self.items.into_iter().enumerate() {
-            let what = format!("item {}", at + 1);
-            let within = |error: Error| {
-                let told = Error::usage(format!("{what}: {}", error.message()));
-                match error.hint_text() {
-                    Some(hint) => told.hint(hint),
-                    None => told,
-                }
-            };
-            match item {
-                Item::Task(mut spec) => {
-                    limits::check_prompt(&spec.prompt).map_err(within)?;
-                    spec.options.check().map_err(within)?;
-                    refuse_own_options(&what, &spec.options)?;
-                    inherit(&mut spec.options, &self.options);
-                    nodes.push(Node::Task { spec: Box::new(spec), follows: Vec::new(), group: Some(batch) });
-                }
-                Item::Chain(mut chain) => {
-                    refuse_own_options(&what, &chain.options)?;
-                    inherit(&mut chain.options, &self.options);
-                    chain.check().map_err(within)?;
-                    chain.plan(&mut nodes, Some(batch), &[]);
-                }
-            }
-            members.push(Ref::Here(nodes.len() - 1));
-        }
-        let collects = self.collect.is_some();
-        if let Some(mut spec) = self.collect {
-            limits::check_prompt(&spec.prompt)?;
-            Template::read(&spec.prompt, Prompt::Collect)?;
-            refuse_own_options("collect", &spec.options)?;
-            spec.options.coordinator.clone_from(&self.options.coordinator);
-            spec.options.after_failure = Some(AfterFailure::Run);
-            spec.collects = true;
-            nodes.push(Node::Task { spec: Box::new(spec), follows: members.clone(), group: Some(batch) });
-            members.push(Ref::Here(nodes.len() - 1));
-        }
-        nodes.push(Node::Group {
-            kind: GroupKind::Batch,
-            spec: GroupSpec { collects, ..GroupSpec::default() },
-            options: Box::new(self.options),
-            title,
-            members,
-            group: None,
-        });
-        Ok(nodes)
-    }
-}
-
-/// What is said of the whole holds for each item.
-fn inherit(item: &mut TaskOptions, whole: &TaskOptions) {
-    item.coordinator.clone_from(&whole.coordinator);
-    item.after.extend(&whole.after);
-    let mut known = BTreeSet::new();
-    item.after.retain(|id| known.insert(*id));
-    item.after_failure = item.after_failure.or(whole.after_failure);
-    item.delay_s = item.delay_s.or(whole.delay_s);
-    item.review = item.review.or(whole.review);
-    item.max_rejections = item.max_rejections.or(whole.max_rejections);
-}
-
-impl Item {
-    fn records(&self) -> usize {
-        match self {
-            Self::Task(_) => 1,
-            Self::Chain(chain) => chain.steps.len() + 1,
-        }
-    }
-
-    fn title(&self) -> String {
-        match self {
-            Self::Task(spec) => spec.title(),
-            Self::Chain(chain) => chain.steps.first().map(|step| title_of(&step.prompt)).unwrap_or_default(),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chain(steps: Vec<ChainStep>) -> Chain {
-        Chain { steps, ..Chain::default() }
-    }
-
-    #[test]
-    fn a_step_follows_the_one_before_and_the_chain_holds_them() {
-        let options = TaskOptions { after: vec!["b2".parse().unwrap()], delay_s: Some(5), ..TaskOptions::default() };
-        let steps = vec![ChainStep::new("a", "one").output_var("v", "."), ChainStep::new("b", "{steps.a.v}")];
-        let nodes = Chain { steps, options, project_dir: None }.nodes().unwrap();
-        let Node::Task { spec, follows, group } = &nodes[0] else { panic!("{nodes:?}") };
-        assert_eq!((spec.options.after.len(), spec.options.delay_s, follows.len(), *group), (1, Some(5), 0, Some(2)));
-        let Node::Task { spec, follows, group } = &nodes[1] else { panic!("{nodes:?}") };
-        assert_eq!((spec.options.after.len(), spec.options.delay_s, *group), (0, None, Some(2)));
-        assert_eq!(follows, &[Ref::Here(0)]);
-        let Node::Group { spec, members, title, .. } = &nodes[2] else { panic!("{nodes:?}") };
-        assert_eq!((spec.names.join(" "), members.len(), title.as_str()), ("a b".to_owned(), 2, "one"));
-    }
-
-    #[test]
-    fn a_chain_that_goes_on_takes_what_is_done() {
-        let steps = ["a", "b", "c"].map(|name| ChainStep::new(name, name)).to_vec();
-        let nodes = chain(steps).nodes_from(&[TaskId::new(7)], "c1".parse().unwrap()).unwrap();
-        let Node::Task { follows, group, .. } = &nodes[0] else { panic!("{nodes:?}") };
-        assert_eq!((follows.as_slice(), *group), (&[Ref::Known(TaskId::new(7).into())][..], Some(2)));
-        let Node::Group { members, .. } = &nodes[2] else { panic!("{nodes:?}") };
-        assert_eq!(members.iter().map(ToString::to_string).collect::<Vec<_>>(), ["t7", "@0", "@1"]);
-    }
-
-    #[test]
-    fn what_a_chain_cannot_do_is_refused_with_the_step() {
-        let var = |prompt: &str| ChainStep::new("b", prompt);
-        let recovery =
-            ChainStep { recovery_prompt: Some("{previous_output} {error}".into()), ..ChainStep::new("a", "x") };
-        for (steps, message, hint) in [
-            (vec![], "no steps", "at least one"),
-            (vec![ChainStep::new("a", "{previous_output}")], "step 1 (a): its prompt", "{{previous_output}"),
-            (vec![recovery], "step 1 (a): its recovery_prompt", "{{previous_output}"),
-            (vec![ChainStep::new("a b", "x")], "step 1 (a b): the name", "letters"),
-            (vec![ChainStep::new("a", " ")], "step 1 (a): the prompt is empty", ""),
-            (vec![ChainStep::new("a", "x"), ChainStep::new("a", "y")], "step 2 (a): there is another", "own"),
-            (vec![ChainStep::new("a", "x"), var("{steps.c.v}")], "no step before it is called c", "before it: a"),
-            (vec![ChainStep::new("a", "x").output_var("w", "."), var("{steps.a.v}")], "a does not give", "of a: w"),
-            (vec![ChainStep::new("a", "{steps.b.v}"), var("x").output_var("v", "")], "called b", "none"),
-            (vec![ChainStep::new("a", "x"); 101], "101 steps", "at most 100"),
-        ] {
-            let error = chain(steps).nodes().expect_err(message);
-            assert!(error.message().contains(message), "{error}");
-            assert!(error.hint_text().unwrap_or("").contains(hint), "{error}");
-        }
-    }
-
-    #[test]
-    fn items_of_a_fan_out_stand_in_order_and_what_collects_behind_them() {
-        let task = |prompt: &str| Item::Task(Spec::new(prompt, TaskOptions::default()).unwrap());
-        let steps = vec![ChainStep::new("a", "one"), ChainStep::new("b", "two")];
-        let fan_out = FanOut {
-            items: vec![task("first"), Item::Chain(chain(steps)), task("last")],
-            collect: Some(Spec::new("{outputs}", TaskOptions::default()).unwrap()),
-            options: TaskOptions { coordinator: Some("me".into()), ..TaskOptions::default() },
-        };
-        let nodes = fan_out.nodes().unwrap();
-        assert_eq!(nodes.len(), 7);
-        let Node::Group { members, kind: GroupKind::Batch, .. } = &nodes[6] else { panic!("{nodes:?}") };
-        assert_eq!(members, &[0, 3, 4, 5].map(Ref::Here));
-        let Node::Task { spec, follows, group: Some(6) } = &nodes[5] else { panic!("{nodes:?}") };
-        assert_eq!((follows.as_slice(), spec.collects), (&[0, 3, 4].map(Ref::Here)[..], true));
-        let own = |node: &Node| match node {
-            Node::Task { spec, .. } => spec.options.coordinator.clone(),
-            Node::Group { options, .. } => options.coordinator.clone(),
-        };
-        assert!(nodes.iter().all(|node| own(node).as_deref() == Some("me")));
-        let wrong = FanOut { items: vec![task("x"), Item::Chain(chain(vec![]))], ..FanOut::default() };
-        assert!(wrong.nodes().unwrap_err().message().starts_with("item 2: the chain has no steps"));
-    }
-}
+#[path = "chain_tests.rs"]
+mod tests;

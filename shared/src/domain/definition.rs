@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::chain::{Chain, ChainStep, FanOut, Item};
+use super::batch::{FanOut, Item};
+use super::chain::{Chain, ChainStep};
 use super::limits;
 use super::options::{TABLE, TaskOptions};
 use super::task::Spec;

@@ -4,7 +4,9 @@
 //! Not here: how a record is written (`store`), who calls (`pool`), how Claude is run (`worker`).
 
 pub mod attempt;
+pub mod batch;
 pub mod chain;
+pub mod choice;
 pub mod definition;
 pub mod event;
 pub mod fleet;

@@ -4,7 +4,8 @@ use tokio::time::Instant;
 
 use super::Pool;
 use super::watch::LOOK_ANYWAY;
-use crate::domain::chain::{Chain, ChainStep, FanOut, Item, Node, Ref};
+use crate::domain::batch::{FanOut, Item};
+use crate::domain::chain::{Chain, ChainStep, Node, Ref};
 use crate::domain::group::{self, Group};
 use crate::domain::ids::{GroupId, GroupKind, Id, TaskId};
 use crate::domain::state::State;

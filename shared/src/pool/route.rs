@@ -4,7 +4,7 @@
 
 use super::group::Known;
 use super::{Pool, Submitted, SubmittedGroup};
-use crate::domain::chain::FanOut;
+use crate::domain::batch::FanOut;
 use crate::domain::ids::{Id, TaskId};
 use crate::domain::limits;
 use crate::domain::options::{PermissionMode, TaskOptions};

@@ -158,7 +158,7 @@ pub const TABLE: &[Row] = &[
         Kind::Path,
         "(motorpool in the user's state directory)",
         Scope::Base,
-        "root for the embedded pools' data, the outbox, mirrors and logs",
+        "root for the embedded pools' data, and files of runs",
     ),
     row(
         "routing-model",

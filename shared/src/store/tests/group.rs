@@ -3,7 +3,8 @@
 use super::worker::failure;
 use super::{TestPool, pool_test, words};
 use crate::domain::attempt::Verdict;
-use crate::domain::chain::{Chain, ChainStep, FanOut, Item, Node};
+use crate::domain::batch::{FanOut, Item};
+use crate::domain::chain::{Chain, ChainStep, Node};
 use crate::domain::ids::{GroupId, Id, TaskId};
 use crate::domain::options::TaskOptions;
 use crate::domain::state::State;

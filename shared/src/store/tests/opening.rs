@@ -1,7 +1,8 @@
 //! A submission in parts: nothing of it begins before the last one, and what never becomes whole goes again.
 
 use super::{TestPool, pool_test, words};
-use crate::domain::chain::{Chain, ChainStep, FanOut, Item, Node};
+use crate::domain::batch::{FanOut, Item};
+use crate::domain::chain::{Chain, ChainStep, Node};
 use crate::domain::ids::Id;
 use crate::domain::options::TaskOptions;
 use crate::domain::state::State;

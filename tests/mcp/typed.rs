@@ -94,7 +94,11 @@ async fn every_tool(fleet: &Fleet, client: &Client, first: u64) {
         ("pool_wait", json!({"wait_s": 60}), "nothing is new".into()),
         ("pool_status", json!({}), "\"state\":\"idle\"".into()),
         ("pool_view", json!({"what": "task", "id": two}), format!("{two} completed")),
-        ("pool_submit", json!({"prompt": gated(&gate)}), format!("\"id\":\"{three}\"")),
+        (
+            "pool_submit",
+            json!({"prompt": gated(&gate), "permission_mode": "acceptEdits", "allowed_tools": ["Bash"]}),
+            format!("\"id\":\"{three}\""),
+        ),
         ("pool_cancel", json!({"ids": [three]}), format!("{three} cancelled")),
         (
             "pool_chain",
@@ -174,7 +178,7 @@ async fn every_tool(fleet: &Fleet, client: &Client, first: u64) {
 
 #[tokio::test]
 async fn every_tool_answers_over_pipes() {
-    let mut fleet = Fleet::new(Cli::StandIn).await;
+    let mut fleet = Fleet::new(Cli::Real).await;
     fleet.joined(&[]).await;
     for (first, how) in [(1, ClientLifecycleMode::Initialize), (1 + PER_PASS, modern())] {
         let client = over_pipes(&fleet, how, false).await;

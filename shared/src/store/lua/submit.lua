@@ -36,6 +36,17 @@ for i = 0, count - 1 do
     if not id or is_reserved then fresh = fresh + 1 end
   end
 end
+-- What belongs to a chain or batch that its key has made before, though not with as many members.
+for i = 0, count - 1 do
+  local once, place = ARGV[FIRST + i * WIDTH], i
+  while known[once] == false and place do
+    place = tonumber(string.match(ARGV[FIRST + place * WIDTH + 14], '^@(%d+)$') or '')
+    local whole_id = place and known[ARGV[FIRST + place * WIDTH]]
+    if whole_id and redis.call('EXISTS', key.record(whole_id)) == 1 then
+      known[once], told[once], fresh = whole_id, 'again', fresh - 1
+    end
+  end
+end
 if fresh > 0 then
   local waiting = 0
   for _, state in ipairs({ 'waiting', 'delayed', 'pending', 'held' }) do

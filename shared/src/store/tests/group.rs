@@ -180,6 +180,28 @@ async fn a_submission_that_is_repeated_makes_no_second_chain() {
 }
 
 #[tokio::test]
+async fn a_key_that_has_made_a_whole_makes_nothing_of_another_one() {
+    pool_test(async |pool| {
+        let options = TaskOptions { once: Some("k".into()), ..TaskOptions::default() };
+        let keyed = |steps: u32| Item::Chain(Chain { options: TaskOptions::default(), ..chain(steps) });
+        let batch = |items| FanOut { items, options: options.clone(), ..FanOut::default() }.nodes().unwrap();
+        submit(pool, batch(vec![item("a"), keyed(2)])).await;
+        for nodes in [
+            batch(vec![item("a"), keyed(4), item("b")]),
+            Chain { options: options.clone(), ..chain(5) }.nodes().unwrap(),
+        ] {
+            let call = submission::submission_of(&nodes, "pool-1", 15_000).unwrap();
+            let made = task::submitted_all(&pool.call(&call).await).unwrap();
+            assert_eq!(made.last().map(|(id, fresh)| (id.to_string(), *fresh)), Some(("b1".into(), false)));
+            assert!(made.iter().all(|(_, fresh)| !fresh), "{made:?}");
+        }
+        let open: u64 = pool.store.count(&[State::Pending, State::Waiting]).await.unwrap().iter().sum();
+        assert_eq!(open, 3);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_chain_goes_with_its_steps_but_for_what_a_later_one_goes_on_with() {
     pool_test(async |pool| {
         let ids = submit(pool, chain(2).nodes().unwrap()).await;

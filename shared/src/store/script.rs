@@ -63,7 +63,23 @@ static ASSEMBLED: LazyLock<HashMap<&'static str, Assembled>> = LazyLock::new(|| 
         .collect()
 });
 
-fn assemble(name: &str, source: &str, steered: bool) -> Result<Assembled, String> {
+/// The text of a script or part as it stands.
+fn as_it_stands(_: &str, source: &'static str) -> String {
+    source.to_owned()
+}
+
+fn assemble(name: &str, source: &'static str, steered: bool) -> Result<Assembled, String> {
+    assemble_as(name, source, steered, &as_it_stands)
+}
+
+/// Assembles a script from texts that `text` gives for each file and what stands in it.
+fn assemble_as(
+    name: &str,
+    source: &'static str,
+    steered: bool,
+    text_of: &dyn Fn(&str, &'static str) -> String,
+) -> Result<Assembled, String> {
+    let source = &text_of(name, source);
     let mut parts = Vec::new();
     for part in used(source) {
         resolve(part, &mut parts, &mut Vec::new())?;
@@ -85,7 +101,7 @@ fn assemble(name: &str, source: &str, steered: bool) -> Result<Assembled, String
     for part in parts {
         match part {
             "names" => add("names", &names_lua(), 1),
-            _ => add(&format!("parts/{part}.lua"), part_source(part)?, 1),
+            _ => add(&format!("parts/{part}.lua"), &text_of(&format!("parts/{part}"), part_source(part)?), 1),
         }
         if part == "clock" && steered {
             add("steered clock", STEERED, 1);
@@ -93,6 +109,51 @@ fn assemble(name: &str, source: &str, steered: bool) -> Result<Assembled, String
     }
     add(&format!("{name}.lua"), rest, 2);
     Ok(Assembled { script: redis::Script::new(&text), lines })
+}
+
+fn assembled(name: &str) -> Option<&'static Assembled> {
+    #[cfg(test)]
+    if let Some(changed) = changed::script(name) {
+        return Some(changed);
+    }
+    ASSEMBLED.get(name)
+}
+
+/// Scripts with a fault put into them, for tests that have to find it: in this thread alone.
+#[cfg(test)]
+pub(crate) mod changed {
+    use std::cell::RefCell;
+
+    use super::{Assembled, PARTS, SCRIPTS, assemble_as};
+
+    thread_local! {
+        static SCRIPTS_OF_THREAD: RefCell<Vec<(&'static str, &'static Assembled)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn script(name: &str) -> Option<&'static Assembled> {
+        SCRIPTS_OF_THREAD.with_borrow(|scripts| scripts.iter().find(|(one, _)| *one == name).map(|(_, script)| *script))
+    }
+
+    /// Every file of the scripts, and what stands in it.
+    pub(crate) fn files() -> impl Iterator<Item = (&'static str, &'static str)> {
+        SCRIPTS.iter().chain(PARTS).copied()
+    }
+
+    /// From now on this thread's calls run with another text of one file.
+    pub(crate) fn change(file: &str, text: &str) {
+        let text_of = |one: &str, source: &'static str| if one == file { text.to_owned() } else { source.to_owned() };
+        let changed = SCRIPTS.iter().map(|(name, source)| {
+            let script = assemble_as(name, source, true, &text_of).unwrap_or_else(|problem| panic!("{problem}"));
+            let script: &'static Assembled = Box::leak(Box::new(script));
+            (*name, script)
+        });
+        SCRIPTS_OF_THREAD.set(changed.collect());
+    }
+
+    /// From now on they run as they stand.
+    pub(crate) fn restore() {
+        SCRIPTS_OF_THREAD.set(Vec::new());
+    }
 }
 
 fn used(source: &str) -> impl Iterator<Item = &str> {
@@ -212,6 +273,13 @@ impl Call {
         self.name
     }
 
+    /// The same call with another value at this place.
+    #[cfg(test)]
+    pub(crate) fn with_arg(mut self, at: usize, value: impl AsRef<[u8]>) -> Self {
+        self.args[at] = value.as_ref().to_vec();
+        self
+    }
+
     /// By what its script is called: the hash of its text.
     #[cfg(test)]
     pub(crate) fn hash(name: &str) -> String {
@@ -224,8 +292,7 @@ impl Call {
     }
 
     pub(crate) async fn send(&self, keys: &Keys, connection: &mut impl ConnectionLike) -> Result<Reply, CallError> {
-        let assembled = ASSEMBLED
-            .get(self.name)
+        let assembled = assembled(self.name)
             .ok_or_else(|| CallError::Refused(Error::failed(format!("there is no script {}", self.name))))?;
         let mut invocation = assembled.script.key(keys.prefix());
         for arg in &self.args {

@@ -10,8 +10,8 @@ local function lose(id, retention_ms)
   local message = 'worker ' .. (known[9] or '?') .. ' was not heard for longer than the lease'
   redis.call('HSET', task, mark .. 'ended', whole(now_ms), mark .. 'class', 'lost', mark .. 'message', message,
     mark .. 'charged', '1')
-  -- A worker that the pool has forgotten is not brought back.
-  if known[9] and redis.call('EXISTS', key.worker(known[9])) == 1 then
+  -- It may have taken another task meanwhile; one that the pool has forgotten is not brought back.
+  if known[9] and redis.call('HGET', key.worker(known[9]), F.task) == id then
     redis.call('HSET', key.worker(known[9]), F.task, '')
   end
   if known[5] == '1' then

@@ -44,7 +44,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use pool::{Pool, PoolBuilder, PoolStatus};
 pub use store::attempt::Progress;
 pub use store::doctor::Findings;
-pub use store::event::{Chunk, ChunkKind, Entry};
+pub use store::event::{Chunk, ChunkKind, Decided, Entry};
 pub use store::fleet::Presence;
 pub use store::host::{HostPresence, HostTold};
 pub use store::listing::Filter;

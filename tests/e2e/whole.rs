@@ -156,6 +156,14 @@ async fn a_result_is_rejected_with_another_model_and_then_approved() {
     assert_eq!(approved.json(), json!({"id": "t1", "state": "completed", "round": 2, "again": false}));
     let again = user.motorpool("one", &["approve", "t1"]).await;
     assert!(again.code == Some(0) && again.err.contains("had been said before"), "{again:#?}");
+    let log = user.motorpool("one", &["events", "--json"]).await.json();
+    let decided =
+        |cause: &str| log["items"].as_array().unwrap().iter().find(|it| it["cause"] == cause).unwrap().clone();
+    assert_eq!(decided("reject")["why"], "Make it longer.", "{log:#}");
+    assert!(decided("approve")["by"].is_string() && decided("approve")["why"] == "", "{log:#}");
+    assert!(decided("claim")["by"].is_null(), "{log:#}");
+    let log = user.motorpool("one", &["events"]).await.out;
+    assert!(log.contains(": \"Make it longer.\"\n"), "{log}");
     end(user).await;
 }
 

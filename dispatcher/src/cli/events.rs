@@ -81,10 +81,11 @@ const LAGGED: &str = "the log does not reach back so far: what follows may not b
 fn entry_json(logged: &Logged) -> Value {
     match logged {
         Logged::Lagged => json!({ "event": "lagged", "text": LAGGED }),
-        Logged::Event(Entry { cursor, time_ms, event }) => json!({
+        Logged::Event(Entry { cursor, time_ms, event, decided }) => json!({
             "event": "task", "time": rfc3339(*time_ms), "id": event.task, "n": event.n,
             "from": event.from.map(State::word), "state": event.to.word(), "cause": event.cause.word(),
-            "run": event.run, "cursor": cursor,
+            "run": event.run, "by": decided.as_ref().map(|it| &it.by), "why": decided.as_ref().map(|it| &it.why),
+            "cursor": cursor,
         }),
     }
 }
@@ -92,11 +93,12 @@ fn entry_json(logged: &Logged) -> Value {
 fn entry_text(logged: &Logged) -> String {
     match logged {
         Logged::Lagged => format!("# {LAGGED}"),
-        Logged::Event(Entry { time_ms, event, .. }) => {
+        Logged::Event(Entry { time_ms, event, decided, .. }) => {
             let from = event.from.map_or("-", State::word);
             let run = if event.run > 0 { format!(", run {}", event.run) } else { String::new() };
+            let decided = decided.as_ref().map_or_else(String::new, |it| format!(" by {:?}: {:?}", it.by, it.why));
             format!(
-                "{}  {:<6} {from} -> {} ({}{run})",
+                "{}  {:<6} {from} -> {} ({}{run}){decided}",
                 rfc3339(*time_ms),
                 event.task.to_string(),
                 event.to,

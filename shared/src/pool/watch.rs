@@ -6,13 +6,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::feed::{Listener, Notice};
 use super::{Pool, unknown};
-use crate::domain::event::Event;
 use crate::domain::fleet::{self, WaitsFor};
 use crate::domain::ids::{Id, TaskId};
 use crate::domain::state::State;
 use crate::domain::task::Record;
 use crate::error::Result;
-use crate::store::event::Chunk;
+use crate::store::event::{Chunk, Entry};
 
 /// How long a waiter trusts that no notice means no news.
 pub(super) const LOOK_ANYWAY: Duration = Duration::from_secs(2);
@@ -98,8 +97,8 @@ impl Pool {
         self.patiently(move || self.store().output_tail(id, run, count)).await
     }
 
-    /// What happened last, oldest first, each with its time in milliseconds since 1970 by Redis's clock.
-    pub async fn last_events(&self, count: u64) -> Result<Vec<(u64, Event)>> {
+    /// What happened last, oldest first.
+    pub async fn last_events(&self, count: u64) -> Result<Vec<Entry>> {
         self.patiently(move || self.store().last_events(count)).await
     }
 }

@@ -112,14 +112,10 @@ impl Store {
         Ok(entries.into_iter().map(Chunk::read).collect())
     }
 
-    /// The last events with their times in milliseconds since 1970, oldest first.
-    pub(crate) async fn last_events(&self, count: u64) -> Result<Vec<(u64, Event)>, CallError> {
+    /// The last entries of the log, oldest first.
+    pub(crate) async fn last_events(&self, count: u64) -> Result<Vec<Entry>, CallError> {
         let entries = self.last_of(&self.keys.events(), count).await?;
-        let event = |entry: StreamId| {
-            let (notice, time): (String, u64) = (entry.get("e")?, entry.get("t")?);
-            Some((time, Event::parse(&notice)?))
-        };
-        Ok(entries.into_iter().filter_map(event).collect())
+        Ok(entries.into_iter().filter_map(Entry::read).collect())
     }
 
     async fn last_of(&self, stream: &str, count: u64) -> Result<Vec<StreamId>, CallError> {
@@ -162,6 +158,25 @@ pub struct Entry {
     pub time_ms: u64,
     /// What happened.
     pub event: Event,
+    /// Who decided it and why, where somebody judged a result.
+    pub decided: Option<Decided>,
+}
+
+/// A decision, as the log keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// Whose it was.
+    pub by: String,
+    /// What was said; cut where it is long, the record has the whole.
+    pub why: String,
+}
+
+impl Entry {
+    fn read(entry: StreamId) -> Option<Self> {
+        let (notice, time_ms): (String, u64) = (entry.get("e")?, entry.get("t")?);
+        let decided = entry.get("by").map(|by| Decided { by, why: entry.get("why").unwrap_or_default() });
+        Some(Self { event: Event::parse(&notice)?, time_ms, decided, cursor: entry.id })
+    }
 }
 
 /// A part of the log.
@@ -197,11 +212,7 @@ impl Store {
             (None, Some(last)) if lagged => last.id.clone(),
             (None, _) => cursor.to_owned(),
         };
-        let entries = page.ids.into_iter().filter_map(|entry| {
-            let (notice, time_ms): (String, u64) = (entry.get("e")?, entry.get("t")?);
-            Some(Entry { event: Event::parse(&notice)?, time_ms, cursor: entry.id })
-        });
-        Ok(Page { entries: entries.collect(), end, lagged })
+        Ok(Page { entries: page.ids.into_iter().filter_map(Entry::read).collect(), end, lagged })
     }
 
     /// The cursor before the last `count` entries.

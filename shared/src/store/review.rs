@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::keys::RETENTION_MS;
 use super::script::{Call, Reply};
 use crate::domain::ids::TaskId;
+use crate::domain::limits;
 use crate::domain::state::State;
 use crate::error::{Error, Result};
 
@@ -42,7 +43,7 @@ pub(crate) fn judge(id: TaskId, round: u32, judgement: Judgement, who: &str, why
         .arg(id.to_string())
         .number(round)
         .arg(Uuid::new_v4().simple().to_string())
-        .args([verb, who, why, spec])
+        .args([verb, who, why, &limits::cut_middle(why, limits::KEY_BYTES), spec])
         .number(RETENTION_MS)
 }
 

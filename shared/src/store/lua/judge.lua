@@ -2,12 +2,13 @@
 -- judge: somebody has looked at a result that is up for review.
 -- uses:    names clock text schema event lane books settle after
 -- args:    1 task   2 round that was judged   3 this call's mark   4 approve, reject (it is done anew) or fail (that was
---          the last rejection)   5 who   6 why   7 spec from now on, where it changes   8 retention (ms)
+--          the last rejection)   5 who   6 why   7 the same for the log, short
+--          8 spec from now on, where it changes   9 retention (ms)
 -- replies: ok state, and `again` where the same was said before by another call | already verdict, who (of this round) | moved round | state state (it is not up for review)
 --          | unknown id | schema found
 -- events:  approve, reject, after
-local id, round, mark, verb, who, why, spec, retention_ms =
-  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local id, round, mark, verb, who, why, short, spec, retention_ms =
+  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local task = key.task(id)
 local field = 'round:' .. round .. ':'
 
@@ -45,7 +46,7 @@ else
   redis.call('HDEL', task, F.reason)
   finish_terminal(id, retention_ms)
 end
-move(id, 'pending_review', to, cause, known[5])
+move(id, 'pending_review', to, cause, known[5], who, short)
 if is_over(to) then release(id, retention_ms) end
 publish()
 return { 'ok', to }

@@ -21,14 +21,19 @@ local function note_news(id, to)
   redis.call('ZREM', key.told(coordinator), id)
 end
 
-local function move(id, from, to, cause, run)
+-- Who decided it and why, where somebody did.
+local function move(id, from, to, cause, run, who, why)
   local task = key.task(id)
   if from ~= '-' then redis.call('ZREM', key.index('state', from), id) end
   redis.call('ZADD', key.index('state', to), number_of(id), id)
   redis.call('HSET', task, F.state, to)
   local n = redis.call('HINCRBY', task, F.n, 1)
   local notice = table.concat({ id, whole(n), from, to, cause, run }, ' ')
-  redis.call('XADD', key.events, 'MAXLEN', '~', EVENTS_KEPT, '*', 'e', notice, 't', whole(now_ms))
+  local entry = { 'e', notice, 't', whole(now_ms) }
+  if who then
+    entry = { 'e', notice, 't', whole(now_ms), 'by', who, 'why', why }
+  end
+  redis.call('XADD', key.events, 'MAXLEN', '~', EVENTS_KEPT, '*', unpack(entry))
   notices[#notices + 1] = { key.feed, notice }
   note_news(id, to)
 end

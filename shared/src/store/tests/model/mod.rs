@@ -31,7 +31,7 @@ use crate::store::script::changed;
 use ops::{Case, cases};
 
 /// Sequences of the normal run.
-const CASES: u32 = 1_000;
+const CASES: u32 = 600;
 /// Steps of a sequence, at most.
 const STEPS: usize = 60;
 
@@ -193,8 +193,8 @@ async fn a_guard_that_is_missing_is_found() {
 
 mod long {
     #[tokio::test]
-    async fn scripts_do_what_the_model_says_ten_times_as_often() {
-        super::agree(10 * super::cases_wanted()).await;
+    async fn scripts_do_what_the_model_says_twenty_times_as_often() {
+        super::agree(20 * super::cases_wanted()).await;
     }
 
     #[tokio::test]

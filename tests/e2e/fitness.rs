@@ -37,6 +37,8 @@ async fn an_account_that_is_refused_stops_its_worker_and_costs_the_task_nothing(
     let mut fleet = Fleet::new(Cli::Real).await;
     fleet.env("MOTORPOOL_LEASE", "12s");
     fleet.env("CLAUDE_CODE_MAX_RETRIES", "0");
+    // Whether a key is good is not known before it is used: who looks again tries again. Not while this test looks.
+    fleet.env("MOTORPOOL_PROBE_AGAIN_MS", "600000");
     let cases = [
         ("credit", Key("k"), "@status 400 Your credit balance is too low to access the API.", Class::Limit, "balance"),
         (

@@ -2,6 +2,7 @@
 
 use motorpool::pool::{GroupView, Known, Member};
 use motorpool::{Chain, ChainStep, FanOut, GroupId, Spec, State, TaskOptions};
+use motorpool_tests::faults::PREFIX;
 use motorpool_tests::fleet::{Cli, Fleet};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -242,6 +243,39 @@ async fn a_task_goes_on_with_another_ones_session_on_the_same_machine() {
     let third = fleet.run("Which word?\n@say plum", options).await;
     let message = third.error.map(|error| error.message).unwrap_or_default();
     assert!(message.contains("the session of t1 cannot be gone on with: it is not there any more"), "{message}");
+    fleet.end().await;
+}
+
+/// Asked for before it was known on which machine the session would be: whoever takes it elsewhere hands it over there.
+#[tokio::test]
+async fn what_goes_on_with_a_session_finds_its_way_to_the_machine_of_that() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    fleet.worker(&[]);
+    let bash = json!({"permission_mode": "acceptEdits", "allowed_tools": ["Bash"]});
+    let first = fleet.submit("@bash echo on > on; until [ -e go ]; do sleep 0.02; done\n@say done", bash).await;
+    fleet.written("on").await;
+    let second = fleet.submit("@say never", json!({"continue_from": first.to_string()})).await;
+    // As if it ran on another machine.
+    let mut set = redis::cmd("HSET");
+    set.arg(format!("{PREFIX}task:{first}")).arg("run:1:host").arg("faraway");
+    set.query_async::<()>(&mut fleet.redis().await).await.expect("Redis answers");
+    std::fs::write(fleet.work.join("go"), "").expect("a file");
+    assert_eq!(fleet.over(first).await.state, State::Completed);
+    let moved = fleet
+        .until("it is handed over", async |fleet| {
+            let record = fleet.pool.task(second).await.expect("the pool answers");
+            (record.run == 1 && record.state == State::Pending).then_some(record)
+        })
+        .await;
+    assert_eq!((moved.lane.as_str(), moved.attempt), ("default+host:faraway", 0), "{moved:#?}");
+    assert_eq!(moved.reason.as_deref(), Some("the session of t1 is on the machine faraway"));
+    assert!(!moved.runs[0].charged, "{moved:#?}");
+    // One that goes by that name and is not that machine says so.
+    fleet.worker(&["--labels", "host:faraway"]);
+    let failed = fleet.over(second).await;
+    let message = failed.error.map(|error| error.message).unwrap_or_default();
+    assert!(message.contains("is on the machine faraway, and this is "), "{message}");
+    assert_eq!(failed.run, 2);
     fleet.end().await;
 }
 

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 
-use motorpool::domain::attempt::{Class, Failure};
+use motorpool::domain::attempt::{Class, Ending, Failure};
+use motorpool::domain::lane::{self, Lane};
 use motorpool::domain::template::{Place, Prompt, Template, shortened};
 use motorpool::domain::{limits, review};
 use motorpool::pool::{GroupView, Known, Lease, Member};
@@ -26,13 +27,13 @@ pub(crate) struct Asked {
 /// What this run is asked.
 ///
 /// # Errors
-/// A place for which there is no value; a session that is not here; the pool does not answer.
+/// A place for which there is no value; a session that is on another machine, or nowhere; the pool does not answer.
 pub(crate) async fn asked(
     pool: &Pool,
     lease: &Lease,
     options: &TaskOptions,
     sessions: &Sessions<'_>,
-) -> Result<Asked, Failure> {
+) -> Result<Asked, Ending> {
     let own = |id: String| Some(Session { id, is_branch: false });
     if lease.round() > 1 || lease.run() > 1 {
         let known = record(pool, lease.task()).await?;
@@ -58,16 +59,22 @@ pub(crate) async fn asked(
         Known::Task(record) => *record,
         Known::Group(view) => match view.last_done() {
             Some(last) => record(pool, last.id).await?,
-            None => return Err(no_session(other, "none of its tasks has succeeded")),
+            None => return Err(no_session(other, "none of its tasks has succeeded").into()),
         },
     };
-    let Some(run) = last_with_session(&known) else { return Err(no_session(other, "it has none")) };
+    let Some(run) = last_with_session(&known) else { return Err(no_session(other, "it has none").into()) };
     match sessions.of(run) {
         Some(id) => Ok(Asked { prompt, session: Some(Session { id, is_branch: true }) }),
         None if run.host != sessions.host => {
-            Err(no_session(other, &format!("it is on the machine {}, and this is {}", run.host, sessions.host)))
+            let why = format!("the session of {other} is on the machine {}", run.host);
+            let lane = Lane::parse(&record(pool, lease.task()).await?.lane).needing(&lane::as_label("host", &run.host));
+            match lane {
+                Some(lane) => Err(Ending::Elsewhere { lane: lane.to_string(), why }),
+                // This worker has that machine's label and is another one.
+                None => Err(no_session(other, &format!("{why}, and this is {}", sessions.host)).into()),
+            }
         }
-        None => Err(no_session(other, "it is not there any more, or belongs to another directory")),
+        None => Err(no_session(other, "it is not there any more, or belongs to another directory").into()),
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) async fn carry_on(pool: &Pool, lease: &Lease, auto: &Auto, outcome: &
             Some(decision) => decision,
             None => return,
         },
-        Ending::Stopped(_) => return,
+        Ending::Stopped(_) | Ending::Elsewhere { .. } => return,
     };
     match start(pool, lease, auto, &decision).await {
         Ok(carried) => {

@@ -58,7 +58,7 @@ pub(crate) async fn run_one(
     }
     let (job, mcp_file, resumed) = match prepare(seat, claimed, sent, probe, options).await {
         Ok(prepared) => prepared,
-        Err(failure) => return failed(failure),
+        Err(ending) => return not_begun(ending),
     };
     let output = seat.output(lease);
     let mut control = seat.control();
@@ -122,8 +122,8 @@ fn cannot_work(why: Failure) -> Finished {
     Finished::Outcome(Box::new(Classified { outcome, limit: None, unfit: Some(unfit) }))
 }
 
-fn failed(failure: Failure) -> Finished {
-    let outcome = Outcome { report: Report::default(), ending: Ending::Failed(failure), retry_after_ms: None };
+fn not_begun(ending: Ending) -> Finished {
+    let outcome = Outcome { report: Report::default(), ending, retry_after_ms: None };
     Finished::Outcome(Box::new(Classified { outcome, limit: None, unfit: None }))
 }
 
@@ -182,7 +182,7 @@ async fn prepare(
     sent: Instant,
     probe: &Probe,
     options: &Options,
-) -> Result<Prepared, Failure> {
+) -> Result<Prepared, Ending> {
     let lease = &claimed.lease;
     let spec = lease.spec();
     let merged = merge::merge(seat.defaults(), &seat.slot().options, &spec.options);

@@ -170,6 +170,7 @@ fn ended_text(ending: &Ending) -> String {
         Ending::Success => "ended well".to_owned(),
         Ending::Failed(failure) => format!("failed ({}): {}", failure.class, failure.message),
         Ending::Stopped(reason) => format!("stopped: {reason}"),
+        Ending::Elsewhere { lane, why } => format!("not begun: {why}; it goes to the lane {lane}"),
     }
 }
 

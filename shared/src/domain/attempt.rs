@@ -101,6 +101,19 @@ pub enum Ending {
     Failed(Failure),
     /// The worker stopped it: its own end, or Redis out of reach for a lease. The work is whole and goes on elsewhere.
     Stopped(String),
+    /// It was not begun: only workers of another lane can do it, where the task now goes.
+    Elsewhere {
+        /// That lane.
+        lane: String,
+        /// Why, in words.
+        why: String,
+    },
+}
+
+impl From<Failure> for Ending {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 /// A run as its worker saw it.
@@ -239,6 +252,16 @@ pub fn decide(history: &History, outcome: &Outcome, fail_on_denied: bool, jitter
                 unspoken: false,
                 failure: None,
                 reason: reason.clone(),
+            };
+        }
+        Ending::Elsewhere { why, .. } => {
+            return Verdict::Retry {
+                delay_ms: 0,
+                charged: false,
+                counted: true,
+                unspoken: false,
+                failure: None,
+                reason: why.clone(),
             };
         }
         Ending::Failed(failure) => failure.clone(),

@@ -30,6 +30,12 @@ impl Lane {
         Self { name: parts.next().unwrap_or_default(), needs: parts.collect() }
     }
 
+    /// It, for tasks that need this label as well; nothing where they did before.
+    #[must_use]
+    pub fn needing(mut self, label: &str) -> Option<Self> {
+        self.needs.insert(label.to_owned()).then_some(self)
+    }
+
     /// Its name, without labels.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::keys::RETENTION_MS;
 use super::script::{Call, Reply};
-use crate::domain::attempt::{History, Outcome, Verdict};
+use crate::domain::attempt::{Ending, History, Outcome, Verdict};
 use crate::domain::ids::{GroupId, TaskId};
 use crate::domain::limits;
 use crate::domain::task::Spec;
@@ -185,6 +185,9 @@ fn settling(call: Call, held: &Held, outcome: &Outcome, verdict: &Verdict) -> Ca
     let resumed = format!("run:{}:resumed", held.run);
     if let Some(session) = &report.resumed {
         fields.insert(&resumed, session.clone());
+    }
+    if let (Verdict::Retry { .. }, Ending::Elsewhere { lane, .. }) = (verdict, &outcome.ending) {
+        fields.insert("lane", lane.clone());
     }
     if let Verdict::Anew { failures, recovering, failure, .. } = verdict {
         fields.insert("failures", failures.to_string());

@@ -99,6 +99,7 @@ impl Play {
             Ending::Success => "success".to_owned(),
             Ending::Failed(failure) => format!("{}: {}", failure.class, failure.message),
             Ending::Stopped(reason) => format!("stopped: {reason}"),
+            Ending::Elsewhere { why, .. } => format!("elsewhere: {why}"),
         };
         assert!(word.starts_with(expected), "{word}");
     }

@@ -70,7 +70,7 @@ local function settle(id, verdict)
     else
       redis.call('HSET', task, F.unspoken, '0')
     end
-    to = back_to_lane(id, lane, priority, tonumber(verdict.delay_ms))
+    to = back_to_lane(id, verdict.fields[F.lane] or lane, priority, tonumber(verdict.delay_ms))
   end
   if to == 'completed' or to == 'failed' or to == 'cancelled' then finish_terminal(id, verdict.retention_ms) end
   move(id, 'running', to, verb, run)

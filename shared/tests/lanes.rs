@@ -131,6 +131,27 @@ async fn a_wait_that_runs_out_does_so_without_any_worker() {
     server.stop().await;
 }
 
+/// A look in two seconds would be an outage each time, and nobody is taken for dead after an outage.
+#[tokio::test]
+async fn who_waits_finds_a_lost_run_however_short_the_lease_is() {
+    let (server, pool) = pool(1).await;
+    let once = TaskOptions { max_attempts: Some(1), ..TaskOptions::default() };
+    let id = submit(&pool, Spec::new("p", once).expect("a task")).await;
+    let url = server.url();
+    let dies = move || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let pool = Pool::connect(&url).await.expect("the pool answers");
+            taken(&mut seat(&pool, &[]).await).await;
+        });
+    };
+    // With its runtime ends whatever the worker did, sweeping included.
+    tokio::task::spawn_blocking(dies).await.expect("it takes the task");
+    let record = pool.wait(id, Some(Instant::now() + PATIENCE)).await.expect("the pool answers");
+    assert_eq!(record.error.map(|error| error.class), Some(Class::Lost), "{:?}", record.state);
+    server.stop().await;
+}
+
 /// A key of the caller's own has nothing to do with what is tried anew.
 #[tokio::test]
 async fn what_is_tried_anew_is_the_task_and_no_other() {

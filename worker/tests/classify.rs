@@ -97,7 +97,7 @@ fn every_recorded_run_is_judged_alike_in_every_version() {
                     assert!(failure.message.contains(message), "{at}");
                     assert!(failure.hint.is_some() || *class == "transient" || *name == "400", "{at}");
                 }
-                Ending::Stopped(_) => panic!("{at}"),
+                Ending::Stopped(_) | Ending::Elsewhere { .. } => panic!("{at}"),
             }
             assert_eq!(got.unfit.is_some(), *class == "auth", "{at}");
             assert_eq!(got.limit.is_some(), *class == "limit", "{at}");

@@ -3,7 +3,6 @@
 //! Not here: notices, which may be lost (`feed.rs`).
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use tokio::time::timeout;
 
@@ -14,8 +13,6 @@ use crate::store::event::{Entry, START};
 
 /// Entries that are read at a time.
 const PAGE: u64 = 500;
-/// How long a reader trusts that no notice means no news.
-const LOOK_ANYWAY: Duration = Duration::from_secs(2);
 
 /// Where reading begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,7 +141,7 @@ impl Events {
             }
             self.pool.tend().await;
             // What the notice says stands in the log.
-            let _ = timeout(LOOK_ANYWAY, self.listener.next()).await;
+            let _ = timeout(self.pool.look_anyway(), self.listener.next()).await;
         }
     }
 }

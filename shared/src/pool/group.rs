@@ -1,9 +1,10 @@
 //! Chains and fan-outs: submitting them, and how they stand.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::Pool;
-use super::watch::LOOK_ANYWAY;
 use crate::domain::batch::{FanOut, Item};
 use crate::domain::chain::{Chain, ChainStep, Node, Ref};
 use crate::domain::group::{self, Group};
@@ -13,6 +14,9 @@ use crate::domain::task::{Record, Spec};
 use crate::error::{Error, Result};
 use crate::store::submission::Submission;
 use crate::store::task;
+
+/// How often all members of a whole are looked at while it is waited for.
+const LOOK_AT_ALL: Duration = Duration::from_secs(2);
 
 /// A chain or batch that was submitted.
 #[derive(Clone, Debug, PartialEq)]
@@ -315,14 +319,14 @@ impl Pool {
                 loop {
                     let is_over = watch.look().await?.state.is_terminal();
                     let is_late = until.is_some_and(|until| Instant::now() >= until);
-                    if is_over || is_late || looked.is_none_or(|looked| looked.elapsed() >= LOOK_ANYWAY) {
+                    if is_over || is_late || looked.is_none_or(|looked| looked.elapsed() >= LOOK_AT_ALL) {
                         let view = self.group_view(group).await?;
                         if is_late || !view.state.is_unfinished() {
                             return Ok(Known::Group(Box::new(view)));
                         }
                         looked = Some(Instant::now());
                     }
-                    watch.news(until.unwrap_or_else(|| Instant::now() + LOOK_ANYWAY)).await;
+                    watch.news(until.unwrap_or_else(|| Instant::now() + self.look_anyway())).await;
                 }
             }
         }

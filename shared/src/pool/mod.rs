@@ -19,6 +19,7 @@ mod watch;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OnceCell};
@@ -71,6 +72,8 @@ struct Inner {
     name: String,
     /// When this process last looked whether anybody sweeps.
     tended: Mutex<Option<Instant>>,
+    /// How long this pool's workers may be silent, as a sweep told it; 0 before one did.
+    lease_told_ms: AtomicU64,
 }
 
 impl fmt::Debug for Pool {
@@ -150,6 +153,7 @@ impl PoolBuilder {
             feed: OnceCell::new(),
             name: format!("client-{}", Uuid::new_v4().simple()),
             tended: Mutex::new(None),
+            lease_told_ms: AtomicU64::new(0),
         };
         Ok(Pool { inner: Arc::new(inner) })
     }

@@ -1,7 +1,5 @@
 //! Waiting for tasks, and their live output: a notice says "look", the record is the truth.
 
-use std::time::Duration;
-
 use tokio::time::{Instant, timeout_at};
 
 use super::feed::{Listener, Notice};
@@ -12,9 +10,6 @@ use crate::domain::state::State;
 use crate::domain::task::Record;
 use crate::error::Result;
 use crate::store::event::{Chunk, Entry};
-
-/// How long a waiter trusts that no notice means no news.
-pub(super) const LOOK_ANYWAY: Duration = Duration::from_secs(2);
 
 /// Follows one task, or a chain or batch by whatever happens to tasks.
 #[derive(Debug)]
@@ -45,10 +40,10 @@ impl Watch {
         Ok(Glance { state, run })
     }
 
-    /// Returns when the task may have moved, at the latest at `until` or after two seconds.
+    /// Returns when the task may have moved, at the latest at `until` or after [`Pool::look_anyway`].
     pub async fn news(&mut self, until: Instant) {
         self.pool.tend().await;
-        let until = until.min(Instant::now() + LOOK_ANYWAY);
+        let until = until.min(Instant::now() + self.pool.look_anyway());
         while let Ok(notice) = timeout_at(until, self.listener.next()).await {
             match notice {
                 Notice::Event(event) if matches!(self.id, Id::Task(id) if event.task != id) => {}
@@ -75,7 +70,7 @@ impl Pool {
             if !glance.state.is_unfinished() || until.is_some_and(|until| Instant::now() >= until) {
                 return self.task(id).await;
             }
-            watch.news(until.unwrap_or_else(|| Instant::now() + LOOK_ANYWAY)).await;
+            watch.news(until.unwrap_or_else(|| Instant::now() + self.look_anyway())).await;
         }
     }
 

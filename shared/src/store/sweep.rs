@@ -17,6 +17,8 @@ pub struct Swept {
     pub removed: u64,
     /// Workers that were not heard for a lease.
     pub dead: u64,
+    /// How long this pool's workers may be silent, in milliseconds.
+    pub lease_ms: u64,
 }
 
 pub(crate) fn sweep(process: &str) -> Call {
@@ -41,6 +43,7 @@ pub(crate) fn swept(reply: &Reply) -> Result<Option<Swept>> {
             repaired: reply.number(3),
             removed: reply.number(4),
             dead: reply.number(5),
+            lease_ms: reply.number(6),
         })),
         "not_sweeper" => Ok(None),
         _ => Err(reply.unexpected()),

@@ -2,8 +2,6 @@
 //!
 //! Not here: a task whose id is known (`task.rs`), listings (`view.rs`).
 
-use std::time::Duration;
-
 use motorpool::domain::limits;
 use motorpool::pool::{Known, News, NewsMark};
 use motorpool::{ErrorKind, Filter, Id, Result, State, TaskRecord};
@@ -20,8 +18,6 @@ use crate::term::time::now_ms;
 
 /// Most pieces of news in one answer.
 const NEWS: usize = 20;
-/// How long a wait trusts that no notice means no news.
-const LOOK_ANYWAY: Duration = Duration::from_secs(2);
 /// What a coordinator waits for: as a task of the protocol it has no record, its id says it all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wait {
@@ -111,7 +107,7 @@ pub(super) async fn wait(mut call: Call) -> Result<Answer> {
             call.progress.tell(&wait.words()).await;
         }
         pool.tend().await;
-        let look_at = until.min(next_word).min(Instant::now() + LOOK_ANYWAY);
+        let look_at = until.min(next_word).min(Instant::now() + pool.look_anyway());
         tokio::select! {
             // Whatever moved may be news; the set says what is.
             () = moved(&mut notices, look_at) => {}

@@ -2,7 +2,7 @@
 -- sweep: what is due: timers, lost leases, lost places, dead presence, retention; at most 100 of each.
 -- uses:    names clock text schema pool ids event lane books settle after opening stop lost repair retire
 -- args:    1 sweeper's process   2 retention (ms)   3 how long it keeps its place (ms)
--- replies: ok due lost repaired removed dead | not_sweeper | schema found
+-- replies: ok due lost repaired removed dead lease (ms) | not_sweeper | schema found
 -- events:  due, expire, lost, cancel, repair, after
 local process, retention_ms, keeps_ms = ARGV[1], ARGV[2], ARGV[3]
 
@@ -29,4 +29,4 @@ do_todo(retention_ms)
 do_lanes()
 do_ageing()
 publish()
-return { 'ok', whole(due), whole(lost), whole(repaired), whole(removed), whole(dead) }
+return { 'ok', whole(due), whole(lost), whole(repaired), whole(removed), whole(dead), whole(pool_lease_ms()) }

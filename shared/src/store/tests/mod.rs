@@ -256,6 +256,7 @@ impl TestPool {
             repaired: first.repaired + second.repaired,
             removed: first.removed + second.removed,
             dead: first.dead + second.dead,
+            lease_ms: second.lease_ms,
         }
     }
 

@@ -238,7 +238,7 @@ impl Pool {
         }
         let repaired = self.do_repair();
         self.do_lanes();
-        let counts = [due, lost, repaired, removed, dead];
+        let counts = [due, lost, repaired, removed, dead, LEASE_MS as u64];
         std::iter::once("ok".to_owned()).chain(words(&counts)).collect()
     }
 }

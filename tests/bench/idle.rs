@@ -72,8 +72,8 @@ impl Spread {
 
 /// What Redis was sent. Its own counters do not do: they count what scripts call as well.
 #[derive(Default)]
-struct Heard {
-    commands: u64,
+pub(crate) struct Heard {
+    pub(crate) commands: u64,
     /// Calls of scripts, by the script's hash and the worker that called it.
     scripts: BTreeMap<(String, String), u64>,
 }
@@ -102,7 +102,7 @@ impl Heard {
 }
 
 /// Listens to everything that Redis is sent. Nothing of the benchmark's own is among it.
-async fn listen(fleet: &Fleet, time: Duration) -> Heard {
+pub(crate) async fn listen(fleet: &Fleet, time: Duration) -> Heard {
     let client = redis::Client::open(fleet.server.url()).expect("a good address");
     let monitor = client.get_async_monitor().await.expect("Redis tells what it is sent");
     let mut lines = monitor.into_on_message::<String>();

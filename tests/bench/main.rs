@@ -5,6 +5,7 @@
 //! (`tests/faults`).
 
 mod chain;
+mod crowded;
 mod dispatcher;
 mod idle;
 mod queue;
@@ -18,11 +19,14 @@ use motorpool_tests::report;
 #[derive(Parser)]
 struct Arguments {
     /// Idle workers
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(2..))]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(2..))]
     workers: u16,
     /// How long they are watched
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// Only what many tasks that wait cost those who come after them
+    #[arg(long)]
+    crowded: bool,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -59,13 +63,17 @@ impl Measure {
 }
 
 fn main() -> ExitCode {
-    let Arguments { workers, seconds, bench: _ } = Arguments::parse();
+    let Arguments { workers, seconds, crowded, bench: _ } = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let measures = runtime.block_on(async {
+        if crowded {
+            return crowded::measure().await;
+        }
         let mut measures = idle::measure(workers.into(), seconds).await;
         measures.extend(queue::measure().await);
         measures.extend(chain::measure().await);
         measures.extend(dispatcher::measure().await);
+        measures.extend(crowded::measure().await);
         measures
     });
     eprintln!("| what | measured | at most |\n|---|---|---|");

@@ -397,7 +397,7 @@ impl Store {
 }
 
 /// The pending entries of a lane; none where it has no group.
-async fn pending(connection: &mut deadpool_redis::Connection, stream: &str) -> Result<Vec<String>, CallError> {
+async fn pending(connection: &mut super::connect::Pooled, stream: &str) -> Result<Vec<String>, CallError> {
     let listed: Result<Vec<(String, String, u64, u64)>, redis::RedisError> =
         redis::cmd("XPENDING").arg(stream).arg(&["workers", "-", "+", "10000"]).query_async(&mut **connection).await;
     match listed {

@@ -184,6 +184,10 @@ impl Routes {
                     tracing::info!(node = format!("{host}:{port}"), "this node of the cluster has the pool");
                     self.set_owner(Some(info.clone()));
                 }
+                Err(Opening::Redis(error)) if address.is_found_by_others() && row_of(&error).is_none() => {
+                    let named = format!("{}, whom the Sentinels name: {error}", info.addr());
+                    return Err(CallError::away(named).into());
+                }
                 opened => return opened,
             }
         }

@@ -80,7 +80,7 @@ impl Store {
         let logs = self.logs().await?;
         let mut connection = self.connector.pooled().await?;
         for id in &ids {
-            let reply = Call::new("check").arg(id.to_string()).send(&self.keys, &mut *connection).await?;
+            let reply = Call::new("check").arg(id.to_string()).send(&self.keys, &mut connection).await?;
             if reply.word() == "unknown" {
                 findings.broken.push(format!("I12: {id} is listed and has no record"));
                 continue;

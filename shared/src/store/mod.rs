@@ -95,7 +95,7 @@ impl Store {
     /// Calls a script on a pooled connection, once.
     pub(crate) async fn call(&self, call: &Call) -> Result<Reply, CallError> {
         let mut connection = self.connector.pooled().await?;
-        call.send(&self.keys, &mut *connection).await
+        call.send(&self.keys, &mut connection).await
     }
 
     /// Calls a script on the caller's own line, once; a broken line is opened anew at the next call.

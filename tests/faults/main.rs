@@ -2,6 +2,7 @@
 //!
 //! Every story ends with the invariants on the pool and without a process left.
 
+mod answers;
 mod crowd;
 mod host;
 mod idle;

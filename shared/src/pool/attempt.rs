@@ -444,7 +444,7 @@ impl Seat {
             return;
         }
         if let Some(call) = self.settled.take()
-            && matches!(self.pool.store().call_on(line, &call).await, Err(CallError::Away(_)))
+            && matches!(self.pool.store().call_on(line, &call).await, Err(CallError::Away(_) | CallError::Locked(_)))
         {
             self.settled = Some(call);
         }
@@ -468,7 +468,7 @@ impl Seat {
                     self.line = line;
                     return Ok(reply);
                 }
-                Ok(Err(CallError::Refused(error))) => return Err(error),
+                Ok(Err(CallError::Locked(error) | CallError::Refused(error))) => return Err(error),
                 Ok(Err(CallError::Away(message))) => message,
                 Err(_) => "no answer in time".to_owned(),
             };

@@ -11,7 +11,9 @@ use crate::error::{self, Error};
 pub(crate) enum CallError {
     /// Redis is out of reach or cannot answer now: the same call may be made again.
     Away(String),
-    /// Repeating does not help, unless somebody changes something about Redis.
+    /// Redis does not let us in, which an operator has to change. Who was in before asks again, who begins does not.
+    Locked(Error),
+    /// Repeating does not help.
     Refused(Error),
 }
 
@@ -25,7 +27,7 @@ impl From<CallError> for Error {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Away(message) => Self::redis(format!("Redis does not answer: {message}")),
-            CallError::Refused(error) => error,
+            CallError::Locked(error) | CallError::Refused(error) => error,
         }
     }
 }
@@ -223,11 +225,11 @@ fn said_by(error: &RedisError) -> Option<String> {
 /// Sorts what Redis or the connection said into "again later" and "no use".
 pub(crate) fn sort_error(error: &RedisError) -> CallError {
     if let Some(row) = row_of(error) {
-        let refused = |kind| CallError::Refused(Error::new(kind, row.text(error)).hint(row.hint));
+        let told = |kind| Error::new(kind, row.text(error)).hint(row.hint);
         return match row.action {
             Action::Again | Action::Reconnect => CallError::Away(format!("{}; {}", row.text(error), row.hint)),
-            Action::Locked => refused(error::ErrorKind::Redis),
-            Action::Refuse(kind) => refused(kind),
+            Action::Locked => CallError::Locked(told(error::ErrorKind::Redis)),
+            Action::Refuse(kind) => CallError::Refused(told(kind)),
         };
     }
     let text = error.to_string();
@@ -311,7 +313,7 @@ mod tests {
                 (CallError::Away(text), Again | Reconnect) => {
                     assert!(text.contains(line) && text.contains(row.hint), "{text}");
                 }
-                (CallError::Refused(error), Locked) => assert_eq!(error.kind(), Redis, "{line}"),
+                (CallError::Locked(error), Locked) => assert_eq!(error.kind(), Redis, "{line}"),
                 (CallError::Refused(error), Refuse(kind)) => {
                     assert_eq!((error.kind(), error.hint_text()), (kind, Some(row.hint)), "{line}");
                     assert!(error.message().contains(line), "{error}");

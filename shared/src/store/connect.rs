@@ -156,7 +156,7 @@ impl Routes {
         };
         let problem = match &error {
             CallError::Away(problem) => problem.clone(),
-            CallError::Refused(error) => error.message().to_owned(),
+            CallError::Locked(error) | CallError::Refused(error) => error.message().to_owned(),
         };
         self.contact.failed(&address.shown, era, row, &problem);
         Err(error)
@@ -333,7 +333,7 @@ impl Connector {
         match error {
             CallError::Away(message) => Error::redis(format!("Redis at {} cannot be reached: {message}", self.shown()))
                 .hint("start it, or correct --redis-url (MOTORPOOL_REDIS_URL), or leave it out for a private Redis"),
-            CallError::Refused(error) => {
+            CallError::Locked(error) | CallError::Refused(error) => {
                 let told = Error::new(error.kind(), format!("Redis at {}: {}", self.shown(), error.message()));
                 match error.hint_text() {
                     Some(hint) => told.hint(hint),

@@ -105,7 +105,7 @@ impl Store {
         }
         let Some(connection) = line.open.as_mut() else { return Err(CallError::away("no connection")) };
         let answer = call.send(&self.keys, connection).await;
-        if matches!(answer, Err(CallError::Away(_))) {
+        if matches!(answer, Err(CallError::Away(_) | CallError::Locked(_))) {
             line.open = None;
         }
         answer

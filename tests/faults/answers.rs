@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use motorpool::Pool;
 use motorpool_tests::fleet::{Cli, Fleet};
-use motorpool_tests::servers::{Operator, Process};
+use motorpool_tests::servers::Process;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -23,11 +23,6 @@ struct Reason {
     reads: bool,
 }
 
-/// What the operator's connection is for, and one more that may block.
-async fn operators(server: &Process) -> (Operator, Operator) {
-    (server.operator("one").await, server.operator("one").await)
-}
-
 async fn go_on_by_themselves(reason: Reason) {
     let mut fleet = Fleet::new(Cli::StandIn).await;
     let dir = fleet.path("own");
@@ -39,8 +34,7 @@ async fn go_on_by_themselves(reason: Reason) {
     })
     .await;
     let url = format!("redis://:one@127.0.0.1:{}", server.port);
-    // Of one word, as it may be the only one that Redis lets in.
-    let (mut operator, _) = operators(&server).await;
+    let mut operator = server.operator("one").await;
     let lease = Duration::from_secs(LEASE_S);
     let pool = Pool::builder(&url).lease(lease).patience(Duration::from_secs(60)).connect().await.expect("it answers");
     let own = std::mem::replace(&mut fleet.pool, pool);
@@ -53,15 +47,20 @@ async fn go_on_by_themselves(reason: Reason) {
     let client = fleet.start("motorpool", &["result", &id.to_string(), "--wait"]);
     let client_log = fleet.path(&format!("motorpool-{}.log", 2));
     fleet
-        .until("the client waits", async |fleet| {
+        .until("the client waits", async |_| {
             // It listens to what happens.
             let mut operator = operator.clone();
-            let _ = fleet;
             let channels: Vec<String> = operator.does(&["PUBSUB", "CHANNELS", "*feed*"]).await;
             (!channels.is_empty()).then_some(())
         })
         .await;
     for command in reason.begins {
+        if *command == ENDLESS {
+            let mut other = server.operator("one").await;
+            // Its end is an error.
+            tokio::spawn(async move { redis::cmd("EVAL").arg(&ENDLESS[1..]).query_async::<()>(&mut other.0).await });
+            continue;
+        }
         let _: redis::Value = operator.does(command).await;
     }
     std::fs::write(fleet.work.join("go"), "").expect("a file");
@@ -102,6 +101,20 @@ async fn go_on_by_themselves(reason: Reason) {
 
 /// Whom a new connection is needed of.
 const OUT: [&[&str]; 2] = [&["CLIENT", "KILL", "TYPE", "normal"], &["CLIENT", "KILL", "TYPE", "pubsub"]];
+
+/// A script that ends when it is killed.
+const ENDLESS: &[&str] = &["EVAL", "while true do end", "0"];
+
+#[tokio::test]
+async fn busy_with_a_script_of_somebody_else() {
+    go_on_by_themselves(Reason {
+        begins: &[&["CONFIG", "SET", "busy-reply-threshold", "50"], ENDLESS],
+        ends: &[&["SCRIPT", "KILL"]],
+        says: "a script of somebody else keeps Redis busy: BUSY",
+        reads: false,
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn readonly_as_a_replica() {

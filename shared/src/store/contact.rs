@@ -10,6 +10,7 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, Pipeline, RedisError, RedisFuture, Value};
 
 use super::answer::{Action, Row, Until, row_of};
+use crate::telemetry::CONTACT;
 
 /// What is over before that is not worth a word.
 const TELL_AFTER: Duration = Duration::from_secs(1);
@@ -59,7 +60,7 @@ impl Contact {
         let what = row.map_or("", |row| row.prefix);
         if trouble.since.elapsed() >= TELL_AFTER && !trouble.told.contains(&what) {
             trouble.told.push(what);
-            tracing::warn!(redis = shown, problem, "Redis is away; reconnecting");
+            tracing::warn!(target: CONTACT, redis = shown, problem, "Redis is away; reconnecting");
         }
     }
 
@@ -72,7 +73,7 @@ impl Contact {
         let Some(trouble) = known.take_if(|trouble| wrote || trouble.until == Until::Answer) else { return };
         self.is_away.store(false, Ordering::SeqCst);
         if !trouble.told.is_empty() {
-            tracing::info!(redis = shown, seconds = trouble.since.elapsed().as_secs(), "Redis is back");
+            tracing::info!(target: CONTACT, redis = shown, seconds = trouble.since.elapsed().as_secs(), "Redis is back");
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod answers;
 mod crowd;
+mod half_open;
 mod host;
 mod idle;
 mod kill;

@@ -29,7 +29,7 @@ pub(crate) struct Subscription {
     era: u64,
     /// When it is asked, or given up where it was.
     until: Instant,
-    asked: Option<Pin<Box<dyn Future<Output = RedisResult<String>> + Send + Sync>>>,
+    asked: Option<Pin<Box<dyn Future<Output = RedisResult<()>> + Send + Sync>>>,
 }
 
 /// What comes next.
@@ -72,7 +72,7 @@ impl Subscription {
                 Next::Time if self.asked.is_some() || self.era != self.contact.era() => return None,
                 Next::Time => {
                     let mut sink = self.sink.clone();
-                    self.asked = Some(Box::pin(async move { sink.ping_message("there?").await }));
+                    self.asked = Some(Box::pin(async move { sink.ping().await }));
                     self.until = Instant::now() + ANSWER;
                 }
             }

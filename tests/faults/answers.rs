@@ -24,7 +24,7 @@ struct Reason {
 }
 
 async fn go_on_by_themselves(reason: Reason) {
-    let mut fleet = Fleet::new(Cli::StandIn).await;
+    let mut fleet = Fleet::with_lease(Cli::StandIn, LEASE_S).await;
     let dir = fleet.path("own");
     std::fs::create_dir_all(dir.join("taken")).expect("a directory");
     let server = Process::redis(&dir, |port| {

@@ -11,3 +11,4 @@ mod kill;
 mod redis;
 mod scale;
 mod slots;
+mod two_machines;

@@ -33,7 +33,7 @@ fn port() -> u16 {
 impl Process {
     /// Starts `redis-server` with arguments for a port, in a directory.
     pub async fn start(dir: &Path, arguments: impl Fn(u16) -> Vec<String>) -> Self {
-        loop {
+        for _ in 0..20 {
             let port = port();
             let name = ["redis-server", "valkey-server"].into_iter().find(|name| is_on_path(name));
             let mut command = Command::new(name.expect("a server on PATH"));
@@ -50,6 +50,7 @@ impl Process {
                 return process;
             }
         }
+        panic!("the server ends at once, with {:?}", arguments(0));
     }
 
     /// The same, a Redis that keeps nothing, with flags besides.

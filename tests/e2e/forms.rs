@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use motorpool::{ErrorKind, Pool, State};
 use motorpool_tests::fleet::{Cli, Fleet, PATIENCE};
-use motorpool_tests::servers::{Process, Watched, cluster};
+use motorpool_tests::servers::{Process, Watched, cluster, sentinel_that_names};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -234,4 +234,26 @@ async fn a_redis_that_sentinels_watch_over_fails_over() {
     fleet.pool = own;
     drop(watched);
     fleet.end().await;
+}
+
+/// A Sentinel that has not heard of the failover yet, or of the end of one.
+#[tokio::test]
+async fn a_replica_that_a_sentinel_names_is_not_taken() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Process::redis(dir.path(), |port| vec!["--port".to_owned(), port.to_string()]).await;
+    let mut operator = server.operator("").await;
+    let () = operator.does(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let gone =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    let named = sentinel_that_names(server.port).await;
+    let url = format!("redis+sentinel://127.0.0.1:{gone},127.0.0.1:{named}/main");
+    let pool = Pool::builder(&url).patience(Duration::from_millis(300)).build().expect("its URL does");
+    let error = pool.status().await.expect_err("a replica takes no writes");
+    assert!(error.kind() == ErrorKind::Redis && error.message().contains("no primary"), "{error}");
+    let () = operator.does(&["REPLICAOF", "NO", "ONE"]).await;
+    pool.status().await.expect("it is a primary");
+    // None of them answers; none knows the service.
+    let url = format!("redis+sentinel://127.0.0.1:{gone}/main");
+    let error = Pool::builder(&url).patience(Duration::from_millis(300)).connect().await.expect_err("nobody is there");
+    assert!(error.message().contains("no Sentinel answers") && error.message().contains(&gone.to_string()), "{error}");
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
 use crate::fleet::PATIENCE;
@@ -173,6 +174,30 @@ impl Watched {
         let hosts: Vec<String> = self.sentinels.iter().map(|one| format!("127.0.0.1:{}", one.port)).collect();
         format!("redis+sentinel://:{password}@{}/main?sentinel_password=watch", hosts.join(","))
     }
+}
+
+/// A Sentinel that names the server on this port, whatever it is; gives its own port.
+pub async fn sentinel_that_names(server: u16) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port of its own");
+    let own = listener.local_addr().expect("it has an address").port();
+    let text = server.to_string();
+    let answer = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{text}\r\n", text.len());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut piece = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut piece).await {
+                    // What a client says of itself comes in the same piece; each command has an answer.
+                    let commands = piece[..read].iter().filter(|byte| **byte == b'*').count();
+                    for _ in 0..commands {
+                        let _ = stream.write_all(answer.as_bytes()).await;
+                    }
+                }
+            });
+        }
+    });
+    own
 }
 
 /// A cluster of so many nodes without replicas, which share the slots.

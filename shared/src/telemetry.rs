@@ -7,6 +7,9 @@ use tracing_subscriber::EnvFilter;
 use crate::error::{Error, Result};
 use crate::settings::LogFormat;
 
+/// Under this name it is logged that Redis is away, and that it is back: a program that tells so by itself leaves it out.
+pub const CONTACT: &str = "motorpool::contact";
+
 /// Starts logging, once a process. `filter` is a level, or a filter as in `motorpool=debug`.
 ///
 /// # Errors

@@ -2,7 +2,9 @@
 //!
 //! Every story ends with the invariants on the pool and without a process left.
 
+mod answers;
 mod crowd;
+mod half_open;
 mod host;
 mod idle;
 mod kill;
@@ -10,3 +12,4 @@ mod recovery;
 mod redis;
 mod scale;
 mod slots;
+mod two_machines;

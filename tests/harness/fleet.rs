@@ -198,10 +198,17 @@ impl Fleet {
 
     /// Starts one of the programs in the working directory, with the fleet's environment; gives its pid.
     pub fn start(&mut self, name: &str, args: &[&str]) -> i32 {
+        self.start_by(&[], name, args)
+    }
+
+    /// The same by another program, which becomes the one that it is given, as `ip netns exec` does.
+    pub fn start_by(&mut self, by: &[&str], name: &str, args: &[&str]) -> i32 {
         let log = self.log(&format!("{name}-{}", self.children.len()));
         let file = std::fs::File::create(log).expect("a log");
-        let mut command = Command::new(program(name));
-        command.args(args).env_clear().envs(&self.env).current_dir(&self.work).stdin(Stdio::null());
+        let words: Vec<OsString> = by.iter().map(OsString::from).chain([program(name).into_os_string()]).collect();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(args).env_clear().envs(&self.env);
+        command.current_dir(&self.work).stdin(Stdio::null());
         command.stdout(file.try_clone().expect("a log")).stderr(file);
         let child = command.spawn().expect("it starts");
         let pid = child.id() as i32;

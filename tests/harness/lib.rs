@@ -9,3 +9,4 @@ pub mod mcp;
 pub mod project;
 pub mod proxy;
 pub mod report;
+pub mod servers;

@@ -241,13 +241,17 @@ fn options(settings: &Settings, sources: &Sources, embedded: bool, url: &str) ->
 
 /// What must not reach Claude in any variable: the URL where it holds a password.
 fn secrets(url: &str) -> Vec<String> {
-    // Files that are named behind it are no part of its password.
-    let url = if url.starts_with("rediss://") { url.split('?').next().unwrap_or(url) } else { url };
+    // What is named behind it is no part of its password.
+    let has_query = url.starts_with("rediss://") || url.contains("+sentinel://");
+    let (before, query) = url.split_once('?').filter(|_| has_query).unwrap_or((url, url));
     let credentials =
-        url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(credentials, _)| credentials);
+        before.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(credentials, _)| credentials);
     let password = credentials.and_then(|credentials| credentials.split_once(':')).map(|(_, password)| password);
-    let queried = url.split_once("pass=").map(|(_, rest)| rest.split('&').next().unwrap_or(rest));
-    [password, queried].into_iter().flatten().filter(|one| !one.is_empty()).map(str::to_owned).collect()
+    let queried = ["pass=", "sentinel_password="].map(|name| {
+        let (_, rest) = query.split_once(name)?;
+        rest.split('&').next()
+    });
+    [password].into_iter().chain(queried).flatten().filter(|one| !one.is_empty()).map(str::to_owned).collect()
 }
 
 /// The host's settings as its workers' arguments.

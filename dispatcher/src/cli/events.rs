@@ -11,7 +11,7 @@ use super::reach::{self, Wish};
 use super::task::looking;
 use super::{Call, json_arg};
 use crate::term::time::rfc3339;
-use crate::term::{print, print_json, tell};
+use crate::term::{Away, print, print_json};
 
 pub(super) fn command() -> Command {
     let follow = Arg::new("follow").short('f').long("follow").action(ArgAction::SetTrue);
@@ -47,17 +47,19 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
     };
     let mut events = pool.events(since).await?;
     let mut items = Vec::new();
+    let mut away = Away::default();
     loop {
         let step = if follow { events.next().await.map(Some) } else { events.ready().await };
         let logged = match step {
             Ok(Some(logged)) => logged,
             Ok(None) => break,
             Err(error) if follow && error.kind() == ErrorKind::Redis => {
-                tell(&format!("reconnecting: {}", error.message()));
+                away.is(&error);
                 continue;
             }
             Err(error) => return Err(error),
         };
+        away.is_over();
         let is_open = match (call.json, follow) {
             (true, true) => print_json(&entry_json(&logged))?,
             (true, false) => {

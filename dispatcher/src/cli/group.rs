@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use motorpool::domain::definition::{self, Vars};
 use motorpool::domain::limits;
 use motorpool::pool::{GroupView, Known, Member, SubmittedGroup};
-use motorpool::{Class, Error, GroupId, GroupKind, Id, Result, State, TaskId, TaskOptions, TaskRecord};
+use motorpool::{Class, Error, ErrorKind, GroupId, GroupKind, Id, Result, State, TaskId, TaskOptions, TaskRecord};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -20,7 +20,7 @@ use super::signals::Signals;
 use super::{Call, json_arg, options, timeout_arg, timeout_of};
 use crate::term::group::{self, member_word};
 use crate::term::table::harmless;
-use crate::term::{COLUMNS, error_text, has_colour, print, print_json, print_text, table, tell, time};
+use crate::term::{Away, COLUMNS, error_text, has_colour, print, print_json, print_text, table, tell, time};
 use crate::work;
 
 fn command(name: &'static str, about: &'static str, help: &'static str) -> Command {
@@ -337,7 +337,17 @@ pub(super) async fn result(
     until: Option<Instant>,
 ) -> Result<u8> {
     let view = if wait {
-        let Known::Group(view) = reached.pool.wait_for(id, until).await? else {
+        let mut away = Away::default();
+        let known = loop {
+            match reached.pool.wait_for(id, until).await {
+                Err(error) if error.kind() == ErrorKind::Redis && until.is_none_or(|until| Instant::now() < until) => {
+                    away.is(&error);
+                }
+                known => break known?,
+            }
+        };
+        away.is_over();
+        let Known::Group(view) = known else {
             return Err(Error::failed(format!("{id} is no chain or batch")));
         };
         *view

@@ -93,7 +93,9 @@ pub(crate) async fn run(matches: &ArgMatches) -> Result<u8> {
         return completions(of);
     }
     let call = Call::read(of)?;
-    call.start_logging()?;
+    // What others look at tells them in the log whether the pool answers; a command tells it by itself.
+    let contact = if matches!(name, "serve" | "up" | "keep") { "info" } else { "error" };
+    call.start_logging(contact)?;
     match name {
         "run" => run::run(&call, of).await,
         "chain" => group::run(&call, of, GroupKind::Chain).await,
@@ -163,9 +165,10 @@ impl Call {
         self.claude_project_dir.clone().unwrap_or_else(called)
     }
 
-    fn start_logging(&self) -> Result<()> {
+    fn start_logging(&self, contact: &str) -> Result<()> {
         // A command's answer is its output; what else happens is shown to who asks.
-        let filter = if self.is_given("log") { self.settings.log.as_str() } else { "warn" };
+        let silent = format!("warn,{}={contact}", motorpool::telemetry::CONTACT);
+        let filter = if self.is_given("log") { self.settings.log.as_str() } else { &silent };
         // The MCP library logs whole requests, prompts included, at its lower levels.
         let filter = if filter.contains("rmcp") { filter.to_owned() } else { format!("{filter},rmcp=warn") };
         motorpool::telemetry::init(&filter, self.settings.log_format, crate::term::has_colour())

@@ -16,7 +16,7 @@ use super::task::looking;
 use super::{Call, json_arg};
 use crate::term::table::{fit, render};
 use crate::term::time::{self, span};
-use crate::term::{COLUMNS, counted, print, print_json, tell};
+use crate::term::{Away, COLUMNS, counted, print, print_json};
 use crate::work::{self, host_json, slot_item};
 
 /// How often a watched pool is looked at.
@@ -40,8 +40,13 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let reached = reach::reach(call, Wish::Look).await?;
     let watch = matches.get_flag("watch");
     let redraws = watch && !call.json && std::io::IsTerminal::is_terminal(&std::io::stdout());
+    let mut away = Away::default();
     loop {
-        match look(call, &reached).await {
+        let looked = look(call, &reached).await;
+        if looked.is_ok() {
+            away.is_over();
+        }
+        match looked {
             Ok(seen) if call.json => {
                 if !print_json(&seen.json())? {
                     return Ok(0);
@@ -54,7 +59,7 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
                 }
             }
             Err(error) if watch && error.kind() == ErrorKind::Redis => {
-                tell(&format!("reconnecting: {}", error.message()));
+                away.is(&error);
             }
             Err(error) => return Err(error),
         }

@@ -16,7 +16,7 @@ use super::reach::{self, Reached, Wish};
 use super::{Call, id_arg, id_of, json_arg, options, timeout_arg, timeout_of};
 use crate::term::record::{json as record_json, short_json};
 use crate::term::table::harmless;
-use crate::term::{COLUMNS, counted, error_text, has_colour, print, print_json, print_text, table, tell, time};
+use crate::term::{Away, COLUMNS, counted, error_text, has_colour, print, print_json, print_text, table, tell, time};
 use crate::work::{self, Placed};
 
 /// How long `cancel` waits for the proof that a running task is gone.
@@ -131,10 +131,14 @@ pub(super) async fn result(call: &Call, matches: &ArgMatches) -> Result<u8> {
         return conclude(&record, call.json);
     }
     let pool = reached.pool;
+    let mut away = Away::default();
     while record.state.is_unfinished() && until.is_none_or(|until| Instant::now() < until) {
         match pool.wait(id, until).await {
-            Ok(seen) => record = seen,
-            Err(error) if error.kind() == ErrorKind::Redis => tell(&format!("reconnecting: {}", error.message())),
+            Ok(seen) => {
+                away.is_over();
+                record = seen;
+            }
+            Err(error) if error.kind() == ErrorKind::Redis => away.is(&error),
             Err(error) => return Err(error),
         }
     }

@@ -16,7 +16,7 @@ use super::{Call, id_arg, id_of, json_arg};
 use crate::term::live::Live;
 use crate::term::table::harmless;
 use crate::term::time::span;
-use crate::term::{print, print_json, tell};
+use crate::term::{Away, print, print_json, tell};
 use crate::work;
 
 /// Live output makes no notice; so often it is looked for.
@@ -65,6 +65,7 @@ async fn logs_of(call: &Call, reached: &Reached, id: TaskId, follow: bool, items
     let mut reader = Reader { pool: pool.clone(), id, run: 1, cursor: "0".into(), ended: 0, said: Vec::new() };
     let mut watch = pool.watch(id).await;
     let mut live = Live::default();
+    let mut away = Away::default();
     loop {
         // Asked before the output is read: what a run said before it ended is read then.
         let step = match watch.look().await {
@@ -73,11 +74,12 @@ async fn logs_of(call: &Call, reached: &Reached, id: TaskId, follow: bool, items
         };
         let (glance, said) = match step {
             Err(error) if follow && error.kind() == ErrorKind::Redis => {
-                tell(&format!("reconnecting: {}", error.message()));
+                away.is(&error);
                 continue;
             }
             step => step?,
         };
+        away.is_over();
         for said in said {
             let is_open = match (call.json, follow) {
                 (true, true) => print_json(&said.json(id))?,

@@ -48,6 +48,28 @@ pub(crate) fn tell(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
+/// A Redis that is away while a command goes on: told once, and once when it is back.
+#[derive(Default)]
+pub(crate) struct Away {
+    is_told: bool,
+}
+
+impl Away {
+    /// It was asked in vain.
+    pub(crate) fn is(&mut self, error: &Error) {
+        if !std::mem::replace(&mut self.is_told, true) {
+            tell(&format!("reconnecting: {}", error.message()));
+        }
+    }
+
+    /// It has answered.
+    pub(crate) fn is_over(&mut self) {
+        if std::mem::take(&mut self.is_told) {
+            tell("connected again");
+        }
+    }
+}
+
 /// Says what went wrong and what to do about it; as JSON where that was asked for.
 pub(crate) fn tell_error(error: &Error, json: bool) {
     if json {

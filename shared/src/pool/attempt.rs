@@ -444,7 +444,7 @@ impl Seat {
             return;
         }
         if let Some(call) = self.settled.take()
-            && matches!(self.pool.store().call_on(line, &call).await, Err(CallError::Away(_)))
+            && matches!(self.pool.store().call_on(line, &call).await, Err(CallError::Away(_) | CallError::Locked(_)))
         {
             self.settled = Some(call);
         }
@@ -468,7 +468,7 @@ impl Seat {
                     self.line = line;
                     return Ok(reply);
                 }
-                Ok(Err(CallError::Refused(error))) => return Err(error),
+                Ok(Err(CallError::Locked(error) | CallError::Refused(error))) => return Err(error),
                 Ok(Err(CallError::Away(message))) => message,
                 Err(_) => "no answer in time".to_owned(),
             };
@@ -478,9 +478,6 @@ impl Seat {
             if until.is_some_and(|until| Instant::now() + pause >= until) {
                 return Err(Error::redis(format!("Redis at {} does not answer: {problem}", self.pool.redis())));
             }
-            if backoff_is_long(pause) {
-                tracing::warn!(redis = self.pool.redis(), problem, "reconnecting");
-            }
             self.pool.found_away();
             tokio::time::sleep(pause).await;
         }
@@ -489,8 +486,4 @@ impl Seat {
 
 fn read_or<T: Clone + Default + serde::de::DeserializeOwned>(text: &str, known: &T) -> T {
     if text.is_empty() { T::default() } else { serde_json::from_str(text).unwrap_or_else(|_| known.clone()) }
-}
-
-fn backoff_is_long(pause: Duration) -> bool {
-    pause * 2 >= LONGEST_BACKOFF
 }

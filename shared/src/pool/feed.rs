@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
@@ -63,16 +62,12 @@ impl Pool {
 async fn follow(connector: Arc<Connector>, channel: String, sender: broadcast::Sender<Notice>) {
     let mut backoff = Backoff::default();
     loop {
-        if let Ok(mut subscription) = connector.listener().await
-            && subscription.subscribe(&channel).await.is_ok()
-        {
+        if let Ok(mut subscription) = connector.listen(&channel).await {
             backoff = Backoff::default();
             // Whatever happened before the subscription stood was missed. Nobody listening is no error.
             let _ = sender.send(Notice::Missed);
-            let mut messages = subscription.on_message();
-            while let Some(message) = messages.next().await {
-                let event = message.get_payload::<String>().ok().and_then(|text| Event::parse(&text));
-                let _ = sender.send(event.map_or(Notice::Missed, Notice::Event));
+            while let Some(text) = subscription.next().await {
+                let _ = sender.send(Event::parse(&text).map_or(Notice::Missed, Notice::Event));
             }
         }
         tokio::time::sleep(backoff.next()).await;

@@ -19,7 +19,7 @@ mod watch;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OnceCell};
@@ -70,6 +70,8 @@ struct Inner {
     feed: OnceCell<feed::Feed>,
     /// Who sweeps, where this process does.
     name: String,
+    /// Whether Redis has answered this process.
+    was_in: AtomicBool,
     /// When this process last looked whether anybody sweeps.
     tended: Mutex<Option<Instant>>,
     /// How long this pool's workers may be silent, as a sweep told it; 0 before one did.
@@ -139,6 +141,7 @@ impl PoolBuilder {
     pub async fn connect(self) -> Result<Pool> {
         let pool = self.build()?;
         pool.inner.store.connector.check().await?;
+        pool.inner.was_in.store(true, Ordering::SeqCst);
         Ok(pool)
     }
 
@@ -152,6 +155,7 @@ impl PoolBuilder {
             revive: self.revive,
             feed: OnceCell::new(),
             name: format!("client-{}", Uuid::new_v4().simple()),
+            was_in: AtomicBool::new(false),
             tended: Mutex::new(None),
             lease_told_ms: AtomicU64::new(0),
         };
@@ -208,7 +212,8 @@ impl Pool {
         self.patiently(move || self.store().call(call)).await
     }
 
-    /// Repeats what Redis did not answer, within the patience.
+    /// Repeats what Redis did not answer, within the patience. A password that does not do any more is waited for like
+    /// a Redis that is away; one that never did is told at once.
     pub(crate) async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T, CallError>>,
@@ -217,12 +222,16 @@ impl Pool {
         let mut backoff = Backoff::default();
         loop {
             match ask().await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.inner.was_in.store(true, Ordering::SeqCst);
+                    return Ok(answer);
+                }
                 Err(CallError::Refused(error)) => return Err(error),
-                Err(CallError::Away(message)) => {
+                Err(error @ (CallError::Away(_) | CallError::Locked(_))) => {
                     let pause = backoff.next();
-                    if Instant::now() + pause >= until {
-                        return Err(self.store().connector.explain(CallError::Away(message)));
+                    let is_out = matches!(error, CallError::Locked(_)) && !self.inner.was_in.load(Ordering::SeqCst);
+                    if is_out || Instant::now() + pause >= until {
+                        return Err(self.store().connector.explain(error));
                     }
                     self.found_away();
                     tokio::time::sleep(pause).await;

@@ -136,7 +136,7 @@ pub const TABLE: &[Row] = &[
             Kind::Url,
             "(the project's embedded pool)",
             Scope::Base,
-            "Redis that holds the pool: redis://, rediss:// (TLS) or unix://",
+            "Redis that holds the pool: redis://, rediss:// (TLS), unix:// or redis+sentinel://",
         )
     },
     row(

@@ -159,7 +159,7 @@ fn what_is_wrong_names_the_place_and_what_would_do() {
         (
             "flag",
             "redis-url=http://u:geheim@x",
-            "--redis-url is not the address of a Redis; it begins with redis://, rediss:// (TLS) or unix://",
+            "--redis-url is not the address of a Redis; it begins with redis://, rediss:// (TLS), unix:// or redis+sentinel://",
         ),
         ("env", "MOTORPOOL_SLOT_S=1", "MOTORPOOL_SLOT_S is no setting; did you mean MOTORPOOL_SLOTS?"),
         ("env", "MOTORPOOL_BANANA=1", "MOTORPOOL_BANANA is no setting; docs/settings.md lists them all"),

@@ -183,10 +183,13 @@ fn name(text: &str) -> Result<(), Bad> {
 }
 
 fn url(text: &str) -> Result<(), Bad> {
-    const SCHEMES: &[&str] = &["redis", "rediss", "unix", "redis+unix", "redis-sentinel", "rediss-sentinel"];
+    const SCHEMES: &[&str] = &["redis", "rediss", "unix", "redis+unix", "redis+sentinel", "rediss+sentinel"];
     match text.split_once("://") {
         Some((scheme, rest)) if SCHEMES.contains(&scheme) && !rest.is_empty() => Ok(()),
-        _ => bad("is not the address of a Redis", "it begins with redis://, rediss:// (TLS) or unix://"),
+        _ => bad(
+            "is not the address of a Redis",
+            "it begins with redis://, rediss:// (TLS), unix:// or redis+sentinel://",
+        ),
     }
 }
 

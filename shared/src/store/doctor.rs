@@ -80,7 +80,7 @@ impl Store {
         let logs = self.logs().await?;
         let mut connection = self.connector.pooled().await?;
         for id in &ids {
-            let reply = Call::new("check").arg(id.to_string()).send(&self.keys, &mut *connection).await?;
+            let reply = Call::new("check").arg(id.to_string()).send(&self.keys, &mut connection).await?;
             if reply.word() == "unknown" {
                 findings.broken.push(format!("I12: {id} is listed and has no record"));
                 continue;
@@ -397,7 +397,7 @@ impl Store {
 }
 
 /// The pending entries of a lane; none where it has no group.
-async fn pending(connection: &mut deadpool_redis::Connection, stream: &str) -> Result<Vec<String>, CallError> {
+async fn pending(connection: &mut super::connect::Pooled, stream: &str) -> Result<Vec<String>, CallError> {
     let listed: Result<Vec<(String, String, u64, u64)>, redis::RedisError> =
         redis::cmd("XPENDING").arg(stream).arg(&["workers", "-", "+", "10000"]).query_async(&mut **connection).await;
     match listed {

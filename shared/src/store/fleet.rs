@@ -130,7 +130,7 @@ impl Store {
         for name in names {
             let (mut waiting, mut oldest) = (0, None);
             for priority in ["high", "normal", "low"] {
-                let reply = Call::new("lane").arg(&name).arg(priority).send(&self.keys, &mut *connection).await?;
+                let reply = Call::new("lane").arg(&name).arg(priority).send(&self.keys, &mut connection).await?;
                 waiting += reply.number(1);
                 let since = reply.number(2);
                 if since > 0 {

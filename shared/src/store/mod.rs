@@ -3,19 +3,24 @@
 //! One transition is one script; deciding is `domain`. Not here: who repeats a call until it is answered and what a
 //! caller gets to see (`pool`).
 
+mod address;
+mod answer;
 pub(crate) mod attempt;
 pub(crate) mod connect;
+mod contact;
 pub(crate) mod doctor;
 pub(crate) mod event;
 pub(crate) mod fleet;
 pub(crate) mod group;
 pub(crate) mod host;
 pub(crate) mod keys;
+pub(crate) mod listen;
 pub(crate) mod listing;
 pub(crate) mod news;
 pub(crate) mod record;
 pub(crate) mod review;
 pub(crate) mod script;
+mod sentinel;
 pub(crate) mod submission;
 pub(crate) mod sweep;
 pub(crate) mod task;
@@ -33,6 +38,7 @@ use crate::domain::ids::Name;
 use crate::error::Result;
 
 use connect::{Connector, Whereabouts};
+use contact::Connection;
 use keys::Keys;
 use script::{Call, CallError, Reply, sort_error};
 
@@ -48,24 +54,21 @@ pub(crate) struct Store {
 /// A connection of one caller's own, for calls that follow one another; opened anew after a failure.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
-    open: Option<redis::aio::MultiplexedConnection>,
+    open: Option<Connection>,
 }
 
 impl Line {
     /// Whether it was opened and is not known to be broken.
     pub(crate) fn is_open(&self) -> bool {
-        self.open.is_some()
+        self.open.as_ref().is_some_and(|connection| !connection.is_outdated())
     }
 }
 
 impl Store {
     /// The pool of this name in the Redis at `url`, which may move; nothing is contacted yet.
     pub(crate) fn new(url: &str, pool: &Name, whereabouts: Option<Whereabouts>) -> Result<Self> {
-        Ok(Self {
-            connector: Arc::new(Connector::new(url, whereabouts)?),
-            keys: Keys::new(pool),
-            syncs: Arc::default(),
-        })
+        let keys = Keys::new(pool);
+        Ok(Self { connector: Arc::new(Connector::new(url, &keys.meta(), whereabouts)?), keys, syncs: Arc::default() })
     }
 
     /// Whether Redis forgets no write that it has answered, unless a replica takes its place. Asked for once.
@@ -92,17 +95,17 @@ impl Store {
     /// Calls a script on a pooled connection, once.
     pub(crate) async fn call(&self, call: &Call) -> Result<Reply, CallError> {
         let mut connection = self.connector.pooled().await?;
-        call.send(&self.keys, &mut *connection).await
+        call.send(&self.keys, &mut connection).await
     }
 
     /// Calls a script on the caller's own line, once; a broken line is opened anew at the next call.
     pub(crate) async fn call_on(&self, line: &mut Line, call: &Call) -> Result<Reply, CallError> {
-        if line.open.is_none() {
+        if line.open.as_ref().is_none_or(Connection::is_outdated) {
             line.open = Some(self.connector.dedicated().await?);
         }
         let Some(connection) = line.open.as_mut() else { return Err(CallError::away("no connection")) };
         let answer = call.send(&self.keys, connection).await;
-        if matches!(answer, Err(CallError::Away(_))) {
+        if matches!(answer, Err(CallError::Away(_) | CallError::Locked(_))) {
             line.open = None;
         }
         answer

@@ -5,12 +5,14 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use redis::aio::ConnectionLike;
-use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+use redis::Value;
 
+use super::answer::{Action, row_of};
+pub(crate) use super::answer::{CallError, sort_error};
+use super::contact::Connection;
 use super::keys::{Keys, names_lua};
 use crate::domain::ids::GroupId;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 macro_rules! lua {
     ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("lua/", $name, ".lua")))),*] };
@@ -50,6 +52,8 @@ const STEERED: &str = "now_ms = tonumber(redis.call('GET', KEYS[1] .. 'test:stop
 /// A script ready to be sent, with the origin of each of its lines.
 struct Assembled {
     script: redis::Script,
+    /// Whether it may write.
+    writes: bool,
     lines: Vec<(String, usize)>,
 }
 
@@ -108,7 +112,7 @@ fn assemble_as(
         }
     }
     add(&format!("{name}.lua"), rest, 2);
-    Ok(Assembled { script: redis::Script::new(&text), lines })
+    Ok(Assembled { script: redis::Script::new(&text), writes: !first.contains("no-writes"), lines })
 }
 
 fn assembled(name: &str) -> Option<&'static Assembled> {
@@ -185,66 +189,6 @@ fn resolve<'a>(part: &'a str, done: &mut Vec<&'a str>, open: &mut Vec<&'a str>) 
     Ok(())
 }
 
-/// Why a call brought no answer of the script.
-#[derive(Debug)]
-pub(crate) enum CallError {
-    /// Redis is out of reach or cannot answer now: the same call may be made again.
-    Away(String),
-    /// Repeating does not help.
-    Refused(Error),
-}
-
-impl CallError {
-    pub(crate) fn away(message: impl Into<String>) -> Self {
-        Self::Away(message.into())
-    }
-}
-
-impl From<CallError> for Error {
-    fn from(error: CallError) -> Self {
-        match error {
-            CallError::Away(message) => Self::redis(format!("Redis does not answer: {message}")),
-            CallError::Refused(error) => error,
-        }
-    }
-}
-
-/// Sorts what Redis or the connection said into "again later" and "no use".
-pub(crate) fn sort_error(error: &RedisError) -> CallError {
-    let code = error.code().unwrap_or_default();
-    let text = error.to_string();
-    let no_use = match (error.kind(), code) {
-        (_, "NOAUTH" | "WRONGPASS") | (ErrorKind::AuthenticationFailed, _) => Error::redis(
-            "Redis wants another user or password",
-        )
-        .hint("put them into the URL (--redis-url, MOTORPOOL_REDIS_URL or its file): redis://USER:PASSWORD@HOST"),
-        (_, "NOPERM") => Error::redis(format!("this user of Redis may not do that: {text}"))
-            .hint("give it ~mp:{POOL}:* &mp:{POOL}:* +@all -@admin -@dangerous +info +role +config|get"),
-        (_, "OOM") => Error::refused("Redis has no memory left for new work")
-            .hint("raise maxmemory, or let running tasks end; they go on"),
-        (ErrorKind::InvalidClientConfig, _) => Error::usage(text),
-        (ErrorKind::Server(ServerErrorKind::ResponseError), code)
-            if !matches!(
-                code,
-                "LOADING" | "READONLY" | "MISCONF" | "NOREPLICAS" | "UNBLOCKED" | "MASTERDOWN" | "BUSY"
-            ) =>
-        {
-            Error::failed(format!("Redis refused a call: {text}"))
-        }
-        (ErrorKind::Extension, code)
-            if !matches!(code, "MISCONF" | "NOREPLICAS" | "UNBLOCKED" | "MASTERDOWN" | "BUSY" | "UNKILLABLE") =>
-        {
-            Error::failed(format!("Redis refused a call: {text}"))
-        }
-        (ErrorKind::Parse, _) => Error::redis(format!("what answers does not speak Redis's protocol: {text}"))
-            .hint("correct --redis-url (MOTORPOOL_REDIS_URL)"),
-        (ErrorKind::UnexpectedReturnType, _) => Error::failed(format!("Redis answered something unexpected: {text}")),
-        (_, "MISCONF") => return CallError::away("Redis cannot write to its disk (full?): MISCONF"),
-        _ => return CallError::away(text),
-    };
-    CallError::Refused(no_use)
-}
-
 /// One call of a script.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
@@ -291,17 +235,22 @@ impl Call {
         self
     }
 
-    pub(crate) async fn send(&self, keys: &Keys, connection: &mut impl ConnectionLike) -> Result<Reply, CallError> {
+    pub(crate) async fn send(&self, keys: &Keys, connection: &mut Connection) -> Result<Reply, CallError> {
         let assembled = assembled(self.name)
             .ok_or_else(|| CallError::Refused(Error::failed(format!("there is no script {}", self.name))))?;
         let mut invocation = assembled.script.key(keys.prefix());
         for arg in &self.args {
             invocation.arg(arg);
         }
-        match invocation.invoke_async::<Vec<Value>>(connection).await {
-            Ok(values) => Reply::read(self.name, values).map_err(CallError::Refused),
+        match invocation.invoke_async::<Vec<Value>>(&mut *connection).await {
+            Ok(values) => {
+                if assembled.writes {
+                    connection.wrote();
+                }
+                Reply::read(self.name, values).map_err(CallError::Refused)
+            }
             Err(error) => Err(match sort_error(&error) {
-                CallError::Refused(inner) if error.to_string().contains("user_script:") => CallError::Refused(
+                CallError::Refused(inner) if is_fault_at_a_line(&error) => CallError::Refused(
                     Error::failed(self.place(&error.to_string(), assembled)).hint(
                         inner
                             .hint_text()
@@ -324,6 +273,12 @@ impl Call {
             None => format!("script {} failed: {text}", self.name),
         }
     }
+}
+
+/// Whether a script failed by itself, at a line that it is told.
+fn is_fault_at_a_line(error: &redis::RedisError) -> bool {
+    let is_fault = row_of(error).is_none_or(|row| row.action == Action::Refuse(ErrorKind::Failed));
+    is_fault && error.to_string().contains("user_script:")
 }
 
 /// A script's reply: a word, then values.

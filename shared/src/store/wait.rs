@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use redis::aio::{MultiplexedConnection, PubSub};
 use tokio::time::timeout;
 
 use super::Store;
+use super::contact::Connection;
+use super::listen::Subscription;
 use super::script::{CallError, sort_error};
 
 /// How much longer than it was asked to block a server may take to answer.
@@ -15,13 +15,13 @@ const LATE: Duration = Duration::from_secs(5);
 /// An idle worker's own line for blocking.
 #[derive(Debug, Default)]
 pub(crate) struct Waiter {
-    open: Option<MultiplexedConnection>,
+    open: Option<Connection>,
 }
 
 /// A worker's own channel.
 #[derive(Default)]
 pub(crate) struct Channel {
-    open: Option<PubSub>,
+    open: Option<Subscription>,
 }
 
 impl Store {
@@ -32,7 +32,7 @@ impl Store {
         lanes: &[String],
         block: Duration,
     ) -> Result<Option<String>, CallError> {
-        if waiter.open.is_none() {
+        if waiter.open.as_ref().is_none_or(Connection::is_outdated) {
             waiter.open = Some(self.connector.blocking().await?);
         }
         // Taken out while it waits: a wait that is dropped takes the line with it, and with the line its place.
@@ -47,7 +47,11 @@ impl Store {
                 Ok(popped.and_then(|(key, _)| lanes.iter().find(|lane| self.keys.wake(lane) == key).cloned()))
             }
             Ok(Err(error)) => Err(sort_error(&error)),
-            Err(_) => Err(CallError::away("a blocking wait was not answered")),
+            Err(_) => {
+                let problem = "a blocking wait was not answered";
+                connection.is_silent(problem);
+                Err(CallError::away(problem))
+            }
         }
     }
 
@@ -62,12 +66,9 @@ impl Store {
     /// The next notice on a worker's channel; nothing where the line was lost or cannot be opened.
     pub(crate) async fn next_notice(&self, channel: &mut Channel, worker: &str) -> Option<String> {
         if channel.open.is_none() {
-            let mut subscription = self.connector.listener().await.ok()?;
-            subscription.subscribe(self.keys.ctl(worker)).await.ok()?;
-            channel.open = Some(subscription);
+            channel.open = Some(self.connector.listen(&self.keys.ctl(worker)).await.ok()?);
         }
-        let message = channel.open.as_mut()?.on_message().next().await;
-        let text = message.and_then(|message| message.get_payload().ok());
+        let text = channel.open.as_mut()?.next().await;
         if text.is_none() {
             channel.open = None;
         }

@@ -3,7 +3,7 @@
 //! Not here: what is new for a coordinator (`wait.rs`).
 
 use motorpool::pool::Known;
-use motorpool::{Entry, Error, Filter, Result, State};
+use motorpool::{Entry, Error, ErrorKind, Filter, Result, State};
 use serde_json::{Map, Value, json};
 
 use super::super::answer::Answer;
@@ -24,7 +24,16 @@ pub(super) fn stuck(status: &motorpool::PoolStatus) -> Vec<(String, String)> {
 
 pub(super) async fn status(call: Call) -> Result<Answer> {
     call.args.clone().end()?;
-    Ok(Answer::json(&status_json(&call.pool().await?.status().await?)))
+    let status = match call.pool().await?.status().await {
+        // It was there before, and is looked for all the time: that is what there is to see at a glance.
+        Err(error) if error.kind() == ErrorKind::Redis => {
+            let hint = error.hint_text().unwrap_or("call again in a while");
+            let stuck = json!([{"what": error.message(), "hint": hint}]);
+            return Ok(Answer::json(&json!({"id": "pool", "state": "reconnecting", "stuck": stuck})));
+        }
+        status => status?,
+    };
+    Ok(Answer::json(&status_json(&status)))
 }
 
 /// The pool at a glance.

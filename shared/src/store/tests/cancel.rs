@@ -1,7 +1,5 @@
 //! cancel: in every state.
 
-use futures_util::StreamExt;
-
 use super::pool_test;
 use super::worker::{failure, retry};
 use crate::domain::attempt::Verdict;
@@ -40,11 +38,9 @@ async fn what_runs_is_asked_once_and_its_worker_hears_of_it() {
         let id = pool.submit(TaskOptions::default()).await;
         let mut worker = pool.join("w1").await;
         let held = worker.take().await;
-        let mut control = pool.store.connector.listener().await.unwrap();
-        control.subscribe(pool.store.keys.ctl("w1")).await.unwrap();
+        let mut control = pool.store.connector.listen(&pool.store.keys.ctl("w1")).await.unwrap();
         assert_eq!(pool.words(&cancellation(id, "first")).await, ["ok", "running"]);
-        let notice: String = control.on_message().next().await.unwrap().get_payload().unwrap();
-        assert_eq!(notice, format!("cancel {id}"));
+        assert_eq!(control.next().await, Some(format!("cancel {id}")));
         assert_eq!(pool.refused(&cancellation(id, "second")).await, ["ok", "running"], "the first reason stands");
         assert_eq!(pool.log(id).await.len(), 2);
         assert_eq!(worker.finish(&held, &Verdict::Cancel(String::new())).await, ["ok", "cancelled"]);

@@ -319,7 +319,7 @@ impl TestPool {
         let before = self.dump().await;
         let words = match self.store.call(call).await {
             Ok(reply) => words(&reply),
-            Err(CallError::Refused(error)) => vec![error.to_string()],
+            Err(CallError::Locked(error) | CallError::Refused(error)) => vec![error.to_string()],
             Err(CallError::Away(message)) => panic!("{message}"),
         };
         self.assert_same(&before, &self.dump().await, &format!("{words:?}"));

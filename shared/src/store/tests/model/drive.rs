@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use redis::aio::MultiplexedConnection;
-
 use super::calls::{Belief, End, MOST_WAITING, Words, words};
 use super::look::look;
 use super::ops::{Case, Fresh, Op, Step};
 use super::pool::{LEASE_MS, Pool};
 use super::task::{BOSS, LANES, New, PRIORITIES, Task};
 use crate::domain::state::State;
+use crate::store::contact::Connection;
 use crate::store::fleet::{self, Presence};
 use crate::store::review::{Judgement, judge};
 use crate::store::script::Call;
@@ -41,7 +40,7 @@ pub(super) struct Actor {
 pub(super) struct World<'a> {
     pub(super) pool: &'a TestPool,
     /// One connection for all: a pooled one is asked first each time whether it lives.
-    pub(super) line: &'a mut MultiplexedConnection,
+    pub(super) line: &'a mut Connection,
     pub(super) model: Pool,
     /// What Redis calls the entries that the model numbers.
     pub(super) entries: HashMap<u64, String>,
@@ -58,7 +57,7 @@ pub(super) struct World<'a> {
 }
 
 /// Plays a sequence; gives the pool as the model sees it in the end, or what differed.
-pub(super) async fn play(pool: &TestPool, line: &mut MultiplexedConnection, case: &Case) -> Result<Pool, String> {
+pub(super) async fn play(pool: &TestPool, line: &mut Connection, case: &Case) -> Result<Pool, String> {
     let mut world = World {
         pool,
         line,

@@ -4,10 +4,12 @@
 
 mod answers;
 mod crowd;
+mod disk;
 mod half_open;
 mod host;
 mod idle;
 mod kill;
+mod outbox;
 mod recovery;
 mod redis;
 mod scale;

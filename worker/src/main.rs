@@ -12,6 +12,7 @@ use clap::{ArgMatches, Command};
 use motorpool::domain::slot::base_name;
 use motorpool::embedded::{self, Joined, Place, Presence, Starter};
 use motorpool::names::OwnName;
+use motorpool::outbox::Outbox;
 use motorpool::settings::{self, Scope, Settings, Sources, flags};
 use motorpool::{Error, Name, Pool, PoolBuilder, Result, telemetry};
 use motorpool_worker::claude::command::{Filter, environment};
@@ -228,8 +229,10 @@ fn options(settings: &Settings, sources: &Sources, embedded: bool, url: &str) ->
             allow_mcp: settings.allow_mcp,
         },
         lanes: settings.lanes.clone(),
+        account: account(settings)?,
         labels: labels(&settings.labels, &sources.machine),
         scratch,
+        outbox: Outbox::new(settings.state_dir.join("outbox")),
         host: sources.machine.clone(),
         slot: String::new(),
         probe_again: std::env::var(PROBE_AGAIN_MS)
@@ -237,6 +240,17 @@ fn options(settings: &Settings, sources: &Sources, embedded: bool, url: &str) ->
             .and_then(|text| text.parse().ok())
             .map_or(PROBE_AGAIN, Duration::from_millis),
     })
+}
+
+/// The account's name, as it stands in the pool.
+fn account(settings: &Settings) -> Result<Option<String>> {
+    let Some(name) = &settings.account else { return Ok(None) };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._@-".contains(c);
+    if name.len() > 64 || !name.chars().all(plain) {
+        return Err(Error::usage(format!("{}: {name} is no name of an account", settings.origin("account")))
+            .hint("up to 64 letters, digits and . _ @ -"));
+    }
+    Ok(Some(format!("name:{name}")))
 }
 
 /// What must not reach Claude in any variable: the URL where it holds a password.

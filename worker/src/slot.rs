@@ -2,11 +2,12 @@
 //!
 //! Stateless between tasks. Not here: one run (`run.rs`), what becomes of it (`motorpool::domain::attempt`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use motorpool::domain::attempt::{Class, Ending, Outcome};
 use motorpool::domain::fleet::Unfit;
+use motorpool::outbox::Outbox;
 use motorpool::pool::{Claim, Lease, Seat};
 use motorpool::{ErrorKind, Pool, Presence, Result};
 use tokio::time::{Instant, sleep, timeout};
@@ -15,6 +16,7 @@ use crate::attempt::drive::Finished;
 use crate::claude::classify::Classified;
 use crate::claude::command::Environment;
 use crate::claude::probe::{self, Probe};
+use crate::disk;
 use crate::run::{Claimed, run_one};
 use crate::stop::{Stop, Stopping};
 use crate::workplace::Workplace;
@@ -65,8 +67,12 @@ pub struct Options {
     pub lanes: Vec<String>,
     /// What it has, as tasks may need it.
     pub labels: Vec<String>,
+    /// The name of the account that its Claude uses, where it was given one; else it is told by the sign-in.
+    pub account: Option<String>,
     /// Where files of a run are put that are nobody else's business.
     pub scratch: PathBuf,
+    /// Where results are kept that Redis has not taken.
+    pub outbox: Outbox,
     /// The machine's name.
     pub host: String,
     /// The slot that it fills.
@@ -80,7 +86,12 @@ pub struct Options {
 /// # Errors
 /// What no waiting mends: a pool of another schema, a call that Redis refuses.
 pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Result<()> {
-    let (mut fit, mut unfit) = examine(options).await;
+    // First of all: what is told soon after an outage is not begun anew.
+    let mut told = tokio::select! {
+        told = tell_what_is_left(pool, options) => told,
+        _ = stopping.at_least(Stop::Drain) => return Ok(()),
+    };
+    let (mut fit, mut unfit) = examine(options, None).await;
     let presence = Presence {
         host: options.host.clone(),
         pid: std::process::id(),
@@ -99,13 +110,22 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         _ = stopping.at_least(Stop::Drain) => return Ok(()),
     };
     tracing::info!(worker = %seat.id(), redis = pool.redis(), "joined");
+    seat.keep_results_in(options.outbox.clone());
     let mut next: Option<Claimed> = None;
     let mut probes = Probes { first: options.probe_again, failed: 0 };
     let mut token: Option<String> = None;
+    // The directory that could not be written to.
+    let mut full: Option<PathBuf> = None;
     while stopping.now() == Stop::No || next.is_some() {
+        if !told {
+            told = tokio::select! {
+                told = tell_what_is_left(pool, options) => told,
+                _ = stopping.at_least(Stop::Drain) => break,
+            };
+        }
         let Some(probe) = &fit else {
             if let Some(why) = unfit.clone() {
-                (fit, unfit) = mend(&mut seat, options, &why, probes.next(), &mut stopping).await?;
+                (fit, unfit) = mend(&mut seat, options, (&why, full.as_deref()), probes.next(), &mut stopping).await?;
             }
             continue;
         };
@@ -124,7 +144,7 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         let task = claimed.lease.task();
         let run = claimed.lease.run();
         tracing::info!(%task, run, "started");
-        let ended = run_one(&mut seat, &claimed, probe, options, &stopping).await;
+        let ended = run_one(&mut seat, &claimed, probe, options, &stopping, &mut full).await;
         let Finished::Outcome(mut classified) = ended else {
             tracing::warn!(%task, run, "the run is no longer this worker's; its Claude is ended");
             continue;
@@ -164,6 +184,15 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
     Ok(())
 }
 
+/// Whether all is told that former workers of this machine could not tell. Redis away: again before the next claim.
+async fn tell_what_is_left(pool: &Pool, options: &Options) -> bool {
+    let told = pool.tell_what_is_left(&options.outbox).await;
+    if let Err(error) = &told {
+        tracing::warn!(%error, "results of former workers are not told yet");
+    }
+    told.is_ok()
+}
+
 /// How a run ended, for the log.
 fn ended_text(ending: &Ending) -> String {
     match ending {
@@ -174,10 +203,17 @@ fn ended_text(ending: &Ending) -> String {
     }
 }
 
-async fn examine(options: &Options) -> (Option<Probe>, Option<Unfit>) {
+/// Whether it can work: the disk that was `full`, then the CLI.
+async fn examine(options: &Options, full: Option<&Path>) -> (Option<Probe>, Option<Unfit>) {
+    if let Some(unfit) = full.and_then(disk::unfit) {
+        return (None, Some(unfit));
+    }
     let bin = Some(options.claude_bin.as_path());
     match probe::probe(bin, &options.env, &options.workplace.working_dir).await {
-        Ok(probe) => {
+        Ok(mut probe) => {
+            if let Some(account) = &options.account {
+                probe.account_id.clone_from(account);
+            }
             tracing::info!(claude = probe.version, method = probe.method, "claude is ready");
             (Some(probe), None)
         }
@@ -215,7 +251,7 @@ fn is_of_account(classified: &Classified) -> bool {
 async fn mend(
     seat: &mut Seat,
     options: &Options,
-    why: &Unfit,
+    (why, full): (&Unfit, Option<&Path>),
     pause: Duration,
     stopping: &mut Stopping,
 ) -> Result<(Option<Probe>, Option<Unfit>)> {
@@ -239,7 +275,7 @@ async fn mend(
     if stopping.now() != Stop::No {
         return Ok((None, Some(why.clone())));
     }
-    let (fit, unfit) = examine(options).await;
+    let (fit, unfit) = examine(options, full).await;
     let reported = seat.report(|presence| {
         presence.unfit = unfit.clone();
         presence.limit_ms = 0;
@@ -337,9 +373,9 @@ async fn settle(
     };
     let settled = tokio::select! {
         settled = settling => settled,
-        // Redis is away and the process ends: after a lease the pool counts the run as lost anyway.
+        // Redis is away and the process ends: the next worker of this machine tells what is kept.
         () = async { stopping.at_least(Stop::Now).await; sleep(patience.min(LAST_WORDS)).await } => {
-            tracing::error!(%task, run, "Redis did not take the result in time; the run counts as lost");
+            tracing::error!(%task, run, "Redis did not take the result in time; the next worker of this machine tells it");
             return Ok(None);
         }
     };

@@ -62,7 +62,7 @@ impl Pool {
                     self.hear_of_lease(&swept);
                 }
             }
-            Ok(Err(CallError::Away(_))) | Err(_) => {}
+            Ok(Err(CallError::Away(_) | CallError::Locked(_))) | Err(_) => {}
         }
     }
 }

@@ -85,3 +85,24 @@ async fn a_finish_is_offered_until_it_is_taken() {
 async fn a_step_is_offered_until_it_is_taken() {
     settled_behind_a_changed_password(true).await;
 }
+
+#[tokio::test]
+async fn who_was_in_asks_again_and_who_begins_is_told_at_once() {
+    let server = super::server().await;
+    let was_in = Pool::builder(&server.url()).build().unwrap();
+    let id = was_in.submit(Spec::new("a prompt", TaskOptions::default()).unwrap()).await.unwrap().id;
+    let mut operator = Operator::of(&server).await;
+    operator.locks_out().await;
+    let mut asks = Box::pin(was_in.task(id));
+    tokio::select! {
+        early = &mut asks => panic!("it did not wait: {early:?}"),
+        () = operator.sees_refused(3) => {}
+    }
+    // By far less than its patience.
+    let begins = Pool::builder(&server.url()).patience(Duration::from_secs(1000)).build().unwrap();
+    let error = begins.task(id).await.unwrap_err();
+    assert!(error.message().contains("another user or password"), "{error}");
+    operator.lets_in().await;
+    assert_eq!(asks.await.unwrap().id, id);
+    server.stop().await;
+}

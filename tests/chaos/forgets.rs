@@ -86,38 +86,6 @@ async fn a_machine_that_dies_takes_its_last_second_along() {
     judged(field, &forgotten).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_was_behind_takes_over() {
-    let mut dice = Dice::default();
-    let mut field = Field::new(SIZE, "", &mut dice).await;
-    let mut forgotten = Vec::new();
-    for round in 0..ROUNDS {
-        let dir = field.fleet.path(&format!("replica-{round}"));
-        std::fs::create_dir(&dir).expect("a directory");
-        let options = ServerOptions { socket: dir.join("redis.sock"), dir, path: field.fleet.servers(), lock: None };
-        let replica = Server::start(options).await.expect("a replica starts");
-        let way = Proxy::before(field.fleet.server.socket()).await;
-        does(&replica.url(), &["REPLICAOF", "127.0.0.1", way.port()]).await;
-        goes_on(&field, round).await;
-        // Everything up to here is on the replica; whether later writes are is open.
-        let from = until_replicated(&field).await;
-        way.set(Way::Stopped);
-        what_is_forgotten(&field).await;
-        signal(field.fleet.redis_pid(), Signal::SIGKILL);
-        field.fleet.server.ended().await;
-        forgotten.push((from, Instant::now()));
-        drop(way);
-        does(&replica.url(), &["REPLICAOF", "NO", "ONE"]).await;
-        for way in field.hosts.iter().map(|host| &host.way).chain([&field.way]) {
-            way.lead_to(replica.socket());
-            way.cut();
-        }
-        field.fleet.pool = Pool::connect(&replica.url()).await.expect("it answers");
-        field.fleet.server = replica;
-    }
-    judged(field, &forgotten).await;
-}
-
 async fn does(url: &str, words: &[&str]) -> redis::Value {
     let client = redis::Client::open(url).expect("a good address");
     let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
@@ -139,5 +107,42 @@ async fn until_replicated(field: &Field) -> Instant {
             return now;
         }
         assert!(now < until, "the replica does not follow\n{}", field.fleet.logs());
+    }
+}
+
+mod long {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_replica_that_was_behind_takes_over() {
+        let mut dice = Dice::default();
+        let mut field = Field::new(SIZE, "", &mut dice).await;
+        let mut forgotten = Vec::new();
+        for round in 0..ROUNDS {
+            let dir = field.fleet.path(&format!("replica-{round}"));
+            std::fs::create_dir(&dir).expect("a directory");
+            let options =
+                ServerOptions { socket: dir.join("redis.sock"), dir, path: field.fleet.servers(), lock: None };
+            let replica = Server::start(options).await.expect("a replica starts");
+            let way = Proxy::before(field.fleet.server.socket()).await;
+            does(&replica.url(), &["REPLICAOF", "127.0.0.1", way.port()]).await;
+            goes_on(&field, round).await;
+            // Everything up to here is on the replica; whether later writes are is open.
+            let from = until_replicated(&field).await;
+            way.set(Way::Stopped);
+            what_is_forgotten(&field).await;
+            signal(field.fleet.redis_pid(), Signal::SIGKILL);
+            field.fleet.server.ended().await;
+            forgotten.push((from, Instant::now()));
+            drop(way);
+            does(&replica.url(), &["REPLICAOF", "NO", "ONE"]).await;
+            for way in field.hosts.iter().map(|host| &host.way).chain([&field.way]) {
+                way.lead_to(replica.socket());
+                way.cut();
+            }
+            field.fleet.pool = Pool::connect(&replica.url()).await.expect("it answers");
+            field.fleet.server = replica;
+        }
+        judged(field, &forgotten).await;
     }
 }

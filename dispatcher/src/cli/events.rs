@@ -98,7 +98,10 @@ fn entry_text(logged: &Logged) -> String {
         Logged::Event(Entry { time_ms, event, decided, .. }) => {
             let from = event.from.map_or("-", State::word);
             let run = if event.run > 0 { format!(", run {}", event.run) } else { String::new() };
-            let decided = decided.as_ref().map_or_else(String::new, |it| format!(" by {:?}: {:?}", it.by, it.why));
+            let decided = decided.as_ref().map_or_else(String::new, |it| {
+                let why = if it.why.is_empty() { String::new() } else { format!(": {:?}", it.why) };
+                format!(" by {:?}{why}", it.by)
+            });
             format!(
                 "{}  {:<6} {from} -> {} ({}{run}){decided}",
                 rfc3339(*time_ms),

@@ -240,7 +240,7 @@ pub(super) async fn conclude(reached: &Reached, view: &GroupView, json: bool) ->
             let hint = failed.and_then(|error| error.hint.as_deref()).map(harmless);
             tell(&error_text(&format!("{id} failed: {why}"), hint.as_deref(), has_colour()));
             if id.kind == GroupKind::Chain {
-                tell(&format!("`motorpool retry {id}` goes on where it stopped"));
+                tell(&format!("  hint: `motorpool retry {id}` goes on where it stopped"));
             }
             if failed.is_some_and(|error| error.class == Class::Timeout) { 4 } else { 1 }
         }

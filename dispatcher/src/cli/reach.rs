@@ -85,7 +85,7 @@ impl Reached {
             Id::Task(_) => "task",
             Id::Group(id) => id.kind.word(),
         };
-        Error::refused(format!("no {what} {id} in {pool}")).hint("`motorpool list` shows the tasks there are")
+        Error::refused(format!("no {what} {id} in {pool}")).hint(format!("`{}` shows what there is", id.listed_by()))
     }
 }
 

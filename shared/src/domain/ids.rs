@@ -149,6 +149,18 @@ pub enum Id {
     Group(GroupId),
 }
 
+impl Id {
+    /// The command that lists what there is of its kind.
+    #[must_use]
+    pub fn listed_by(self) -> &'static str {
+        match self {
+            Self::Task(_) => "motorpool list",
+            Self::Group(GroupId { kind: GroupKind::Chain, .. }) => "motorpool list --kind chains",
+            Self::Group(GroupId { kind: GroupKind::Batch, .. }) => "motorpool list --kind batches",
+        }
+    }
+}
+
 impl From<TaskId> for Id {
     fn from(id: TaskId) -> Self {
         Self::Task(id)

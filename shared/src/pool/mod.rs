@@ -272,5 +272,5 @@ pub(crate) fn unknown(id: impl Into<Id>) -> Error {
         Id::Task(_) => "task",
         Id::Group(id) => id.kind.word(),
     };
-    Error::refused(format!("no {what} {id}")).hint("`motorpool list` shows what there is")
+    Error::refused(format!("no {what} {id}")).hint(format!("`{}` shows what there is", id.listed_by()))
 }

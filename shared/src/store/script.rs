@@ -11,7 +11,7 @@ use super::answer::{Action, row_of};
 pub(crate) use super::answer::{CallError, sort_error};
 use super::contact::Connection;
 use super::keys::{Keys, names_lua};
-use crate::domain::ids::GroupId;
+use crate::domain::ids::{GroupId, Id};
 use crate::error::{Error, ErrorKind};
 
 macro_rules! lua {
@@ -349,8 +349,10 @@ impl Reply {
             "memory" => Error::refused("Redis has less than a fifth of its memory left, so no new work is taken")
                 .hint("raise maxmemory, or let running tasks end"),
             "unknown" => {
-                let kind = self.text(1).parse().map_or("task", |id: GroupId| id.kind.word());
-                Error::refused(format!("no {kind} {}", self.text(1))).hint("`motorpool list` shows what there is")
+                let group = self.text(1).parse::<GroupId>().ok();
+                let kind = group.map_or("task", |id| id.kind.word());
+                let listed_by = group.map_or("motorpool list", |id| Id::from(id).listed_by());
+                Error::refused(format!("no {kind} {}", self.text(1))).hint(format!("`{listed_by}` shows what there is"))
             }
             "moved" => Error::refused(format!("the task is in round {} by now", self.text(1))).hint("look at it again"),
             "stale" => Error::refused(format!("the run is no longer this worker's; the task is {}", self.text(1)))

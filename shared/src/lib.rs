@@ -26,6 +26,7 @@ pub mod domain;
 pub mod embedded;
 pub mod error;
 pub mod names;
+pub mod outbox;
 pub mod pool;
 pub mod process;
 pub mod settings;

@@ -113,7 +113,8 @@ async fn frozen(command: &str, goes_on: bool) {
     fleet.end_empty().await;
 }
 
-async fn another_machine(fleet: &Fleet) -> (bool, Seat) {
+/// Another machine does the task that is there, or is given up there.
+pub(crate) async fn another_machine(fleet: &Fleet) -> (bool, Seat) {
     let presence = Presence { host: "elsewhere".into(), lanes: vec!["default".into()], ..Presence::default() };
     let mut seat = Seat::join(&fleet.pool, presence).await.expect("it joins");
     let taken = timeout(PATIENCE, async {

@@ -6,6 +6,7 @@ mod crowd;
 mod host;
 mod idle;
 mod kill;
+mod outbox;
 mod redis;
 mod scale;
 mod slots;

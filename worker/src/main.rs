@@ -12,6 +12,7 @@ use clap::{ArgMatches, Command};
 use motorpool::domain::slot::base_name;
 use motorpool::embedded::{self, Joined, Place, Presence, Starter};
 use motorpool::names::OwnName;
+use motorpool::outbox::Outbox;
 use motorpool::settings::{self, Scope, Settings, Sources, flags};
 use motorpool::{Error, Name, Pool, PoolBuilder, Result, telemetry};
 use motorpool_worker::claude::command::{Filter, environment};
@@ -230,6 +231,7 @@ fn options(settings: &Settings, sources: &Sources, embedded: bool, url: &str) ->
         lanes: settings.lanes.clone(),
         labels: labels(&settings.labels, &sources.machine),
         scratch,
+        outbox: Outbox::new(settings.state_dir.join("outbox")),
         host: sources.machine.clone(),
         slot: String::new(),
         probe_again: std::env::var(PROBE_AGAIN_MS)

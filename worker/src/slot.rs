@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use motorpool::domain::attempt::{Class, Ending, Outcome};
 use motorpool::domain::fleet::Unfit;
+use motorpool::outbox::Outbox;
 use motorpool::pool::{Claim, Lease, Seat};
 use motorpool::{ErrorKind, Pool, Presence, Result};
 use tokio::time::{Instant, sleep, timeout};
@@ -67,6 +68,8 @@ pub struct Options {
     pub labels: Vec<String>,
     /// Where files of a run are put that are nobody else's business.
     pub scratch: PathBuf,
+    /// Where results are kept that Redis has not taken.
+    pub outbox: Outbox,
     /// The machine's name.
     pub host: String,
     /// The slot that it fills.
@@ -80,6 +83,11 @@ pub struct Options {
 /// # Errors
 /// What no waiting mends: a pool of another schema, a call that Redis refuses.
 pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Result<()> {
+    // First of all: what is told soon after an outage is not begun anew.
+    let mut told = tokio::select! {
+        told = tell_what_is_left(pool, options) => told,
+        _ = stopping.at_least(Stop::Drain) => return Ok(()),
+    };
     let (mut fit, mut unfit) = examine(options).await;
     let presence = Presence {
         host: options.host.clone(),
@@ -99,10 +107,17 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         _ = stopping.at_least(Stop::Drain) => return Ok(()),
     };
     tracing::info!(worker = %seat.id(), redis = pool.redis(), "joined");
+    seat.keep_results_in(options.outbox.clone());
     let mut next: Option<Claimed> = None;
     let mut probes = Probes { first: options.probe_again, failed: 0 };
     let mut token: Option<String> = None;
     while stopping.now() == Stop::No || next.is_some() {
+        if !told {
+            told = tokio::select! {
+                told = tell_what_is_left(pool, options) => told,
+                _ = stopping.at_least(Stop::Drain) => break,
+            };
+        }
         let Some(probe) = &fit else {
             if let Some(why) = unfit.clone() {
                 (fit, unfit) = mend(&mut seat, options, &why, probes.next(), &mut stopping).await?;
@@ -162,6 +177,15 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
     }
     seat.leave().await;
     Ok(())
+}
+
+/// Whether all is told that former workers of this machine could not tell. Redis away: again before the next claim.
+async fn tell_what_is_left(pool: &Pool, options: &Options) -> bool {
+    let told = pool.tell_what_is_left(&options.outbox).await;
+    if let Err(error) = &told {
+        tracing::warn!(%error, "results of former workers are not told yet");
+    }
+    told.is_ok()
 }
 
 /// How a run ended, for the log.
@@ -337,9 +361,9 @@ async fn settle(
     };
     let settled = tokio::select! {
         settled = settling => settled,
-        // Redis is away and the process ends: after a lease the pool counts the run as lost anyway.
+        // Redis is away and the process ends: the next worker of this machine tells what is kept.
         () = async { stopping.at_least(Stop::Now).await; sleep(patience.min(LAST_WORDS)).await } => {
-            tracing::error!(%task, run, "Redis did not take the result in time; the run counts as lost");
+            tracing::error!(%task, run, "Redis did not take the result in time; the next worker of this machine tells it");
             return Ok(None);
         }
     };

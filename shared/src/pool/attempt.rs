@@ -1,4 +1,6 @@
-//! The worker's verbs: a [`Seat`] claims, and a [`Lease`] is the right to write to one run.
+//! The worker's verbs: a [`Seat`] joins, claims, beats and settles.
+//!
+//! Not here: what it claims and hears (`lease.rs`), what outlives it (`outbox.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,24 +9,28 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
+use super::lease::{Beat, Claim, Lease};
+use super::outbox;
 use super::run::{Control, Output};
 use super::sweep::keep_sweeping;
 use super::{Backoff, LONGEST_BACKOFF, Pool, chance};
-use crate::domain::attempt::{History, Outcome, Verdict, decide, decide_step};
-use crate::domain::ids::{GroupId, TaskId, WorkerId};
+use crate::domain::attempt::{Outcome, Verdict, decide, decide_step};
+use crate::domain::ids::{TaskId, WorkerId};
 use crate::domain::lane;
 use crate::domain::options::TaskOptions;
 use crate::domain::slot::SlotSettings;
-use crate::domain::task::Spec;
 use crate::error::{Error, ErrorKind, Result};
+use crate::outbox::Outbox;
 use crate::store::Line;
-use crate::store::attempt::{self, Claimed, Held, News, Progress, Told};
+use crate::store::attempt::{self, Claimed, News, Progress, Told};
 use crate::store::fleet::{self, Presence};
 use crate::store::script::{Call, CallError, Reply};
 use crate::store::wait::{Channel, Waiter};
 
 /// How long the list of lanes is waited for.
 const LANES: Duration = Duration::from_secs(1);
+/// A result that is not taken for so long is kept in a file: one that is taken at once needs none.
+const KEEP_AFTER: Duration = Duration::from_millis(200);
 
 /// A worker's place in a pool: one process start, one call at a time, each with its number.
 #[derive(Debug)]
@@ -48,93 +54,7 @@ pub struct Seat {
     config: TaskOptions,
     slot: SlotSettings,
     sweeping: Arc<AtomicBool>,
-}
-
-/// The right to write to one run of a task; `finish` and `step` consume it.
-#[derive(Debug)]
-pub struct Lease {
-    held: Box<Held>,
-}
-
-impl Lease {
-    /// Which task.
-    #[must_use]
-    pub fn task(&self) -> TaskId {
-        self.held.id
-    }
-
-    /// Which run of it.
-    #[must_use]
-    pub fn run(&self) -> u64 {
-        self.held.run
-    }
-
-    /// What was asked.
-    #[must_use]
-    pub fn spec(&self) -> &Spec {
-        &self.held.spec
-    }
-
-    /// The round of review, from 1.
-    #[must_use]
-    pub fn round(&self) -> u32 {
-        self.held.round.parse().unwrap_or(1)
-    }
-
-    /// The chain or batch that the task belongs to.
-    #[must_use]
-    pub fn group(&self) -> Option<GroupId> {
-        self.held.group
-    }
-
-    /// Of a step that failed: why, for its recovery prompt.
-    #[must_use]
-    pub fn last_error(&self) -> &str {
-        &self.held.last_error
-    }
-
-    /// Earlier attempts.
-    #[must_use]
-    pub fn history(&self) -> &History {
-        &self.held.history
-    }
-
-    /// How long its worker may be silent.
-    #[must_use]
-    pub fn lease(&self) -> Duration {
-        Duration::from_millis(self.held.lease_ms)
-    }
-}
-
-/// What a claim brought.
-#[derive(Debug)]
-pub enum Claim {
-    /// A run begins.
-    Run(Lease),
-    /// There is nothing to do.
-    Idle,
-    /// The account of this worker is at its limit.
-    Limited {
-        /// How long it lasts yet.
-        left: Duration,
-        /// In the words of the worker that met it.
-        message: String,
-        /// What to do.
-        hint: Option<String>,
-    },
-}
-
-/// What a beat heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beat {
-    /// Go on.
-    Ok,
-    /// The task is to be stopped.
-    Cancel,
-    /// The run is not this worker's any more: end Claude and write nothing.
-    Stale,
-    /// Redis did not answer in time.
-    Unreachable,
+    outbox: Option<Outbox>,
 }
 
 impl Seat {
@@ -159,9 +79,15 @@ impl Seat {
             config: TaskOptions::default(),
             slot: SlotSettings::default(),
             sweeping: Arc::new(AtomicBool::new(false)),
+            outbox: None,
         };
         seat.rejoin().await?;
         Ok(seat)
+    }
+
+    /// Where results are kept until Redis has taken them; without it they live as long as this process.
+    pub fn keep_results_in(&mut self, outbox: Outbox) {
+        self.outbox = Some(outbox);
     }
 
     async fn rejoin(&mut self) -> Result<()> {
@@ -340,7 +266,7 @@ impl Seat {
         self.call += 1;
         let verdict = self.verdict(&lease, outcome);
         let call = attempt::finish(self.id.as_str(), self.call, &lease.held, outcome, &verdict);
-        let reply = self.until_settled(&lease, &call).await?;
+        let reply = self.until_settled(&lease, &call, &call).await?;
         let settled = attempt::told_finish(&reply)? == Told::Ok;
         self.settled = settled.then_some(call);
         Ok(settled)
@@ -360,14 +286,15 @@ impl Seat {
             &self.config_version,
             &self.served,
         );
-        let reply = self.until_settled(&lease, &call).await?;
+        // Without the claim: what is claimed is not told again.
+        let alone = attempt::finish(self.id.as_str(), self.call, &lease.held, outcome, &verdict);
+        let reply = self.until_settled(&lease, &call, &alone).await?;
         if reply.word() == "unknown" && reply.len() == 2 {
             self.renew().await?;
             return Ok((false, Claim::Idle));
         }
         let settled = attempt::told_finish(&reply)? == Told::Ok;
-        // Without the claim: what is claimed is not told again.
-        self.settled = settled.then(|| attempt::finish(self.id.as_str(), self.call, &lease.held, outcome, &verdict));
+        self.settled = settled.then_some(alone);
         let (claimed, news) = attempt::claimed(&reply, 2)?;
         self.hear(news);
         Ok((settled, self.taken(claimed).await?))
@@ -421,9 +348,32 @@ impl Seat {
         }
     }
 
+    /// Settles a run: what is not taken at once is kept in a file meanwhile, as the finish that it comes to, so that it
+    /// outlives this process.
+    async fn until_settled(&mut self, lease: &Lease, call: &Call, finish: &Call) -> Result<Reply> {
+        let Some(outbox) = self.outbox.clone() else { return self.until_taken(lease, call).await };
+        let (pool_id, worker, finish) = (self.pool_id.clone(), self.id.as_str().to_owned(), finish.clone());
+        let run = (lease.task(), lease.run());
+        let taken = self.until_taken(lease, call);
+        let mut taken = std::pin::pin!(taken);
+        tokio::select! {
+            answer = &mut taken => return answer,
+            () = tokio::time::sleep(KEEP_AFTER) => {}
+        }
+        let kept = tokio::task::spawn_blocking(move || outbox::keep(&outbox, &pool_id, &worker, run, &finish));
+        let answer = taken.await;
+        match kept.await {
+            Ok(Ok(kept)) if answer.is_ok() => kept.remove(),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(task = %run.0, run = run.1, %error, "a result was not kept"),
+            Err(error) => tracing::warn!(task = %run.0, run = run.1, %error, "a result was not kept"),
+        }
+        answer
+    }
+
     /// As [`Self::until_answered`], and goes on where Redis refuses this worker for now (a password that was changed):
     /// what a run has brought is not thrown away for that, and whether it comes too late the fence will tell.
-    async fn until_settled(&mut self, lease: &Lease, call: &Call) -> Result<Reply> {
+    async fn until_taken(&mut self, lease: &Lease, call: &Call) -> Result<Reply> {
         let mut backoff = Backoff::default();
         loop {
             match self.until_answered(call, None).await {

@@ -247,6 +247,13 @@ pub(crate) fn finish(worker: &str, call: u64, held: &Held, outcome: &Outcome, ve
     settling(Call::new("finish").arg(worker).number(call), held, outcome, verdict)
 }
 
+/// The same call once more, from its arguments as they were kept; nothing where they cannot be that.
+pub(crate) fn finish_as_kept(args: &[String]) -> Option<Call> {
+    // Worker, call, task, run, entry, round, then the verdict up to the count of its fields, and those.
+    let fields: usize = args.get(17)?.parse().ok()?;
+    (args.len() == 18 + 2 * fields).then(|| Call::new("finish").args(args))
+}
+
 pub(crate) fn step(
     worker: &str,
     call: u64,

@@ -113,6 +113,13 @@ impl Store {
         Ok(workers)
     }
 
+    /// The pool's own id, once anybody has written to it.
+    pub(crate) async fn pool_id(&self) -> Result<Option<String>, CallError> {
+        let mut connection = self.connector.pooled().await?;
+        let asked = redis::cmd("HGET").arg(self.keys.meta()).arg("pool_id").query_async(&mut *connection).await;
+        asked.map_err(|error| sort_error(&error))
+    }
+
     /// Every lane that was used of late.
     pub(crate) async fn lane_names(&self) -> Result<Vec<String>, CallError> {
         self.members(&self.keys.lanes()).await

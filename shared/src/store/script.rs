@@ -267,6 +267,11 @@ impl Call {
         self.arg(text)
     }
 
+    /// Its arguments, for who makes the same call later.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        self.args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
+    }
+
     /// Which script.
     #[cfg(test)]
     pub(crate) fn name(&self) -> &'static str {

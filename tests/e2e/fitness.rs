@@ -179,6 +179,49 @@ async fn a_limit_stops_every_worker_of_its_account_and_no_other() {
     fleet.end().await;
 }
 
+/// A key is an account, unless somebody says otherwise.
+#[tokio::test]
+async fn accounts_are_told_apart_by_their_key_or_by_name() {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    let spent = "@status 400 You have reached your specified API usage limits. You will regain access on 2099-01-01.";
+    for (names, shares) in [(None, true), (Some(("a", "b")), false), (Some(("c", "c")), true)] {
+        let start = |n: usize| {
+            let lane = format!("{}-{n}", names.map_or("key", |(first, _)| first));
+            let account = names.map(|(first, second)| if n == 0 { first } else { second });
+            let account = account.map(|name| ["--account".to_owned(), name.to_owned()]);
+            let args = ["--lanes".to_owned(), lane.clone()].into_iter().chain(account.into_iter().flatten());
+            (lane, args.collect::<Vec<String>>())
+        };
+        let mut workers = Vec::new();
+        for (lane, args) in [start(0), start(1)] {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            workers.push((fleet.joined(&args).await, lane));
+        }
+        let accounts = [&workers[0], &workers[1]].map(|(pid, _)| *pid);
+        let accounts = [
+            fleet.worker_is(accounts[0], "there", |_| true).await,
+            fleet.worker_is(accounts[1], "there", |_| true).await,
+        ]
+        .map(|worker| worker.account.unwrap_or_default());
+        assert_eq!(accounts[0] == accounts[1], shares, "{names:?}: {accounts:?}");
+        assert!(!accounts[0].contains("dummy"), "no key is shown: {accounts:?}");
+        fleet.submit(spent, json!({"lane": workers[0].1})).await;
+        fleet.worker_is(workers[0].0, "at its limit", |worker| worker.unfit.is_some()).await;
+        let other = fleet.submit("@say done", json!({"lane": workers[1].1})).await;
+        if shares {
+            let worker = fleet.worker_is(workers[1].0, "at its limit", |worker| worker.unfit.is_some()).await;
+            assert_eq!(worker.unfit.map(|why| why.class), Some(Class::Limit));
+            assert_eq!(fleet.pool.task(other).await.expect("the pool answers").run, 0, "{names:?}");
+        } else {
+            assert_eq!(fleet.over(other).await.state, State::Completed, "{names:?}");
+        }
+    }
+    let refused = fleet.worker(&["--account", "a b"]);
+    assert_eq!(fleet.ended(refused).await, Some(2));
+    assert!(fleet.logs().contains("no name of an account"), "{}", fleet.logs());
+    fleet.end().await;
+}
+
 /// A reset that is no time of this world costs no run and stops no worker for ever.
 #[tokio::test]
 async fn a_limit_without_sense_is_bounded() {

@@ -3,6 +3,7 @@
 //! Every story ends with the invariants on the pool and without a process left.
 
 mod crowd;
+mod disk;
 mod host;
 mod idle;
 mod kill;

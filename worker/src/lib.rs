@@ -4,6 +4,7 @@
 
 pub mod attempt;
 pub mod claude;
+pub mod disk;
 pub mod host;
 pub mod process;
 mod prompt;

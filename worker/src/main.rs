@@ -229,6 +229,7 @@ fn options(settings: &Settings, sources: &Sources, embedded: bool, url: &str) ->
             allow_mcp: settings.allow_mcp,
         },
         lanes: settings.lanes.clone(),
+        account: account(settings)?,
         labels: labels(&settings.labels, &sources.machine),
         scratch,
         outbox: Outbox::new(settings.state_dir.join("outbox")),
@@ -239,6 +240,17 @@ fn options(settings: &Settings, sources: &Sources, embedded: bool, url: &str) ->
             .and_then(|text| text.parse().ok())
             .map_or(PROBE_AGAIN, Duration::from_millis),
     })
+}
+
+/// The account's name, as it stands in the pool.
+fn account(settings: &Settings) -> Result<Option<String>> {
+    let Some(name) = &settings.account else { return Ok(None) };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._@-".contains(c);
+    if name.len() > 64 || !name.chars().all(plain) {
+        return Err(Error::usage(format!("{}: {name} is no name of an account", settings.origin("account")))
+            .hint("up to 64 letters, digits and . _ @ -"));
+    }
+    Ok(Some(format!("name:{name}")))
 }
 
 /// What must not reach Claude in any variable: the URL where it holds a password.

@@ -18,6 +18,7 @@ use crate::claude::classify::Classified;
 use crate::claude::command::{self, Command, Place};
 use crate::claude::mcp;
 use crate::claude::probe::Probe;
+use crate::disk;
 use crate::process;
 use crate::prompt;
 use crate::session::Sessions;
@@ -33,13 +34,14 @@ pub(crate) struct Claimed {
     pub(crate) sent: Instant,
 }
 
-/// Runs it to its end.
+/// Runs it to its end. `full` becomes the directory whose disk takes nothing, where that is why it failed.
 pub(crate) async fn run_one(
     seat: &mut Seat,
     claimed: &Claimed,
     probe: &Probe,
     options: &Options,
     stopping: &Stopping,
+    full: &mut Option<PathBuf>,
 ) -> Finished {
     let lease = &claimed.lease;
     if let Err(why) = end_leftovers(seat).await {
@@ -58,8 +60,14 @@ pub(crate) async fn run_one(
     }
     let (job, mcp_file, resumed) = match prepare(seat, claimed, sent, probe, options).await {
         Ok(prepared) => prepared,
-        Err(ending) => return not_begun(ending),
+        Err(ending) => {
+            let Finished::Outcome(mut classified) = not_begun(ending) else { return Finished::Stale };
+            let cwd = &options.workplace.working_dir;
+            *full = disk::blame(&mut classified, cwd, &options.scratch, &options.env);
+            return Finished::Outcome(classified);
+        }
     };
+    let cwd = job.command.cwd.clone();
     let output = seat.output(lease);
     let mut control = seat.control();
     let mut stopping = stopping.clone();
@@ -108,6 +116,7 @@ pub(crate) async fn run_one(
                 failure.message = format!("its session could not be gone on with: {}", failure.message);
             }
             classified.outcome.report.resumed = resumed;
+            *full = disk::blame(&mut classified, &cwd, &options.scratch, &options.env);
             Finished::Outcome(classified)
         }
         Finished::Stale => Finished::Stale,

@@ -2,7 +2,7 @@
 //!
 //! Stateless between tasks. Not here: one run (`run.rs`), what becomes of it (`motorpool::domain::attempt`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use motorpool::domain::attempt::{Class, Ending, Outcome};
@@ -16,6 +16,7 @@ use crate::attempt::drive::Finished;
 use crate::claude::classify::Classified;
 use crate::claude::command::Environment;
 use crate::claude::probe::{self, Probe};
+use crate::disk;
 use crate::run::{Claimed, run_one};
 use crate::stop::{Stop, Stopping};
 use crate::workplace::Workplace;
@@ -66,6 +67,8 @@ pub struct Options {
     pub lanes: Vec<String>,
     /// What it has, as tasks may need it.
     pub labels: Vec<String>,
+    /// The name of the account that its Claude uses, where it was given one; else it is told by the sign-in.
+    pub account: Option<String>,
     /// Where files of a run are put that are nobody else's business.
     pub scratch: PathBuf,
     /// Where results are kept that Redis has not taken.
@@ -88,7 +91,7 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         told = tell_what_is_left(pool, options) => told,
         _ = stopping.at_least(Stop::Drain) => return Ok(()),
     };
-    let (mut fit, mut unfit) = examine(options).await;
+    let (mut fit, mut unfit) = examine(options, None).await;
     let presence = Presence {
         host: options.host.clone(),
         pid: std::process::id(),
@@ -111,6 +114,8 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
     let mut next: Option<Claimed> = None;
     let mut probes = Probes { first: options.probe_again, failed: 0 };
     let mut token: Option<String> = None;
+    // The directory that could not be written to.
+    let mut full: Option<PathBuf> = None;
     while stopping.now() == Stop::No || next.is_some() {
         if !told {
             told = tokio::select! {
@@ -120,7 +125,7 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         }
         let Some(probe) = &fit else {
             if let Some(why) = unfit.clone() {
-                (fit, unfit) = mend(&mut seat, options, &why, probes.next(), &mut stopping).await?;
+                (fit, unfit) = mend(&mut seat, options, (&why, full.as_deref()), probes.next(), &mut stopping).await?;
             }
             continue;
         };
@@ -139,7 +144,7 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         let task = claimed.lease.task();
         let run = claimed.lease.run();
         tracing::info!(%task, run, "started");
-        let ended = run_one(&mut seat, &claimed, probe, options, &stopping).await;
+        let ended = run_one(&mut seat, &claimed, probe, options, &stopping, &mut full).await;
         let Finished::Outcome(mut classified) = ended else {
             tracing::warn!(%task, run, "the run is no longer this worker's; its Claude is ended");
             continue;
@@ -198,10 +203,17 @@ fn ended_text(ending: &Ending) -> String {
     }
 }
 
-async fn examine(options: &Options) -> (Option<Probe>, Option<Unfit>) {
+/// Whether it can work: the disk that was `full`, then the CLI.
+async fn examine(options: &Options, full: Option<&Path>) -> (Option<Probe>, Option<Unfit>) {
+    if let Some(unfit) = full.and_then(disk::unfit) {
+        return (None, Some(unfit));
+    }
     let bin = Some(options.claude_bin.as_path());
     match probe::probe(bin, &options.env, &options.workplace.working_dir).await {
-        Ok(probe) => {
+        Ok(mut probe) => {
+            if let Some(account) = &options.account {
+                probe.account_id.clone_from(account);
+            }
             tracing::info!(claude = probe.version, method = probe.method, "claude is ready");
             (Some(probe), None)
         }
@@ -239,7 +251,7 @@ fn is_of_account(classified: &Classified) -> bool {
 async fn mend(
     seat: &mut Seat,
     options: &Options,
-    why: &Unfit,
+    (why, full): (&Unfit, Option<&Path>),
     pause: Duration,
     stopping: &mut Stopping,
 ) -> Result<(Option<Probe>, Option<Unfit>)> {
@@ -263,7 +275,7 @@ async fn mend(
     if stopping.now() != Stop::No {
         return Ok((None, Some(why.clone())));
     }
-    let (fit, unfit) = examine(options).await;
+    let (fit, unfit) = examine(options, full).await;
     let reported = seat.report(|presence| {
         presence.unfit = unfit.clone();
         presence.limit_ms = 0;

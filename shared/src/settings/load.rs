@@ -107,6 +107,8 @@ pub struct Settings {
     pub lanes: Vec<String>,
     /// Labels of a worker besides its own.
     pub labels: Vec<String>,
+    /// The name of a worker's account.
+    pub account: Option<String>,
     /// Highest permission mode that a task may ask for: one of [`super::MODES`].
     pub allow_mode: String,
     /// Where tasks may run; empty: in and below the worker's directory.
@@ -338,6 +340,7 @@ fn settings(sources: &Sources, given: &Level) -> Settings {
         max_slots: count("max-slots"),
         max_restarts: count("max-restarts"),
         slot: text("slot"),
+        account: text("account"),
         linger: duration("linger"),
         drain_timeout: duration("drain-timeout"),
         lease: duration("lease"),

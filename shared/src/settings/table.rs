@@ -224,6 +224,13 @@ pub const TABLE: &[Row] = &[
         "what a worker has besides those, for tasks that need it, as in gpu",
     ),
     row(
+        "account",
+        Kind::Text,
+        "(told by the sign-in or the key)",
+        Scope::Worker,
+        "name of the account that a worker's Claude uses: workers with the same one share its usage limits",
+    ),
+    row(
         "allow-mode",
         Kind::Choice(MODES),
         "acceptEdits",

@@ -308,7 +308,7 @@ fn without_result(seen: &Seen, exit: Exit, stderr: &str) -> Failure {
     };
     // A shell in between turns a signal into 128 and more.
     let by_itself = matches!(exit, Exit::Code(0..=127));
-    let machine = ["ENOSPC", "ENOMEM", "EMFILE", "EAGAIN", "No space left", "out of memory"];
+    let machine = ["ENOSPC", "EDQUOT", "EROFS", "ENOMEM", "EMFILE", "EAGAIN", "No space left", "out of memory"];
     if by_itself && seen.events == 0 && !stderr.is_empty() && !machine.iter().any(|word| stderr.contains(word)) {
         let failure = Failure::new(Class::Request, cut_middle(stderr, MESSAGE_BYTES));
         if stderr.contains("root/sudo") {

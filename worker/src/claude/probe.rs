@@ -56,8 +56,8 @@ pub async fn probe(bin: Option<&Path>, env: &Environment, cwd: &Path) -> Result<
             return Ok(Probe { path: path.clone(), version, method: method.to_owned(), account: None, account_id });
         }
         let (answer, stderr) = ask(&path, &["auth", "status", "--json"], env, cwd).await?;
-        let (method, account) = signed_in(&answer, &stderr)?;
-        let account_id = account_id(env, account.as_deref());
+        let SignedIn { method, account, login } = signed_in(&answer, &stderr)?;
+        let account_id = account_id(env, login.as_deref());
         Ok(Probe { path: path.clone(), version, method, account, account_id })
     };
     match tokio::time::timeout(DEADLINE, asked).await {
@@ -161,7 +161,16 @@ fn account_id(env: &Environment, login: Option<&str>) -> String {
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn signed_in(answer: &str, stderr: &str) -> Result<(String, Option<String>), Unfit> {
+/// A stored login, or whatever else the CLI goes by.
+#[derive(Debug, PartialEq, Eq)]
+struct SignedIn {
+    method: String,
+    account: Option<String>,
+    /// What tells the account from others: a person may have one in each of several organizations.
+    login: Option<String>,
+}
+
+fn signed_in(answer: &str, stderr: &str) -> Result<SignedIn, Unfit> {
     let Ok(status) = serde_json::from_str::<Value>(answer) else {
         let said = if answer.is_empty() { stderr } else { answer };
         let message = format!("claude auth status said {:?}", cut_middle(said, 200));
@@ -175,7 +184,13 @@ fn signed_in(answer: &str, stderr: &str) -> Result<(String, Option<String>), Unf
         ));
     }
     let some = |name: &str| status[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    Ok((some("authMethod").unwrap_or_else(|| "unknown".into()), some("email").or_else(|| some("orgName"))))
+    let (email, org) = (some("email"), some("orgId").or_else(|| some("orgName")));
+    let login = [&email, &org].into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("\0");
+    Ok(SignedIn {
+        method: some("authMethod").unwrap_or_else(|| "unknown".into()),
+        account: email.or_else(|| some("orgName")),
+        login: Some(login).filter(|login| !login.is_empty()),
+    })
 }
 
 #[cfg(test)]
@@ -205,9 +220,12 @@ mod tests {
     #[test]
     fn who_is_signed_in_is_read_from_the_status() {
         let email = r#"{"loggedIn":true,"authMethod":"claude.ai","email":"a@b","orgName":"o"}"#;
-        assert_eq!(signed_in(email, "").unwrap(), ("claude.ai".into(), Some("a@b".into())));
+        let seen = signed_in(email, "").unwrap();
+        assert_eq!((seen.method.as_str(), seen.account.as_deref()), ("claude.ai", Some("a@b")));
+        let elsewhere = r#"{"loggedIn":true,"authMethod":"claude.ai","email":"a@b","orgId":"o2","orgName":"o"}"#;
+        assert_ne!(seen.login, signed_in(elsewhere, "").unwrap().login, "another organization is another account");
         let key = r#"{"loggedIn":true,"authMethod":"api_key","email":null}"#;
-        assert_eq!(signed_in(key, "").unwrap(), ("api_key".into(), None));
+        assert_eq!(signed_in(key, "").unwrap(), SignedIn { method: "api_key".into(), account: None, login: None });
         let out = signed_in(r#"{"loggedIn":false,"authMethod":"none"}"#, "").unwrap_err();
         assert_eq!(out.class, Class::Auth);
         assert!(out.hint.unwrap().contains("claude auth login"));

@@ -8,6 +8,7 @@ use motorpool::domain::lane::Lane;
 use motorpool::domain::merge;
 use motorpool::domain::options::PermissionMode;
 use motorpool::domain::slot::{self, Slot};
+use motorpool::domain::waits::{Waiting, Why};
 use motorpool::pool::ReviewVerdict;
 use motorpool::{Pool, PoolStatus, Result, Run, Spec, State, TaskId, TaskOptions};
 use serde_json::{Value, json};
@@ -168,9 +169,77 @@ pub(crate) fn waits_text(lane: &str, workers: &[Worker], no_worker: &str) -> Opt
     }
 }
 
+/// What a group of tasks waits for, in a line.
+pub(crate) fn waiting_text(group: &Waiting) -> String {
+    let until = group.until_ms.map(rfc3339);
+    let first = |what: &str| until.as_ref().map(|until| format!(", {what} {until}")).unwrap_or_default();
+    let named = |tasks: &[TaskId]| tasks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let tasks = match (&group.lane, group.tasks.as_slice()) {
+        (Some(lane), _) => format!("{} in lane {lane}", counted(group.count, "task")),
+        (None, []) => counted(group.count, "task"),
+        (None, tasks) => {
+            let more = if group.count > tasks.len() as u64 { ", …" } else { "" };
+            format!("{} ({}{more})", counted(group.count, "task"), named(tasks))
+        }
+    };
+    let why = match &group.why {
+        Why::Others(on) if on.is_empty() => "other tasks".to_owned(),
+        Why::Others(on) => {
+            let one = |(id, state): &(String, String)| match state.as_str() {
+                "opening" => "the rest of a submission".to_owned(),
+                state => format!("{id} ({state})"),
+            };
+            let mut words: Vec<String> = on.iter().map(one).collect();
+            words.dedup();
+            words.join(", ")
+        }
+        Why::Asked => format!("a time that was asked for{}", first("the first")),
+        Why::BackOff { class, message } => {
+            let class = class.map(|class| format!(" ({class})")).unwrap_or_default();
+            format!("another try after a failure{class}{}: {}", first("the first"), harmless(message))
+        }
+        Why::Review => "a judgement (approve, reject)".to_owned(),
+        Why::Turn => "an idle worker, which comes at once".to_owned(),
+        Why::Busy(1) => "a free worker: the only one is busy".to_owned(),
+        Why::Busy(workers) => format!("a free worker: all {workers} are busy"),
+        Why::Draining(workers) => format!("a new worker: {} finishing what they have", counted(*workers, "worker")),
+        Why::NoWorker => "a worker: none that lives serves the lane".to_owned(),
+        Why::Fitness { unfit, account } => {
+            let account = account.as_ref().map(|account| format!(" of account {}", harmless(account)));
+            let until = until.map(|until| format!(", until {until}")).unwrap_or_default();
+            let (class, account) = (unfit.class, account.unwrap_or_default());
+            format!("a fit worker{until} ({class}{account}: {})", harmless(&unfit.message))
+        }
+    };
+    format!("{tasks}: {why}").replace('\n', " ")
+}
+
+/// The same for programs.
+pub(crate) fn waiting_json(group: &Waiting) -> Value {
+    let on: Vec<Value> = match &group.why {
+        Why::Others(on) => on.iter().map(|(id, state)| json!({"id": id, "state": state})).collect(),
+        _ => Vec::new(),
+    };
+    let account = if let Why::Fitness { account, .. } = &group.why { account.clone() } else { None };
+    json!({
+        "state": group.state.word(), "lane": group.lane, "count": group.count, "why": group.why.word(),
+        "what": waiting_text(group), "until": group.until_ms.map(rfc3339), "account": account, "on": on,
+        "tasks": group.tasks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+/// What is said where new work is refused.
+pub(crate) const FULL: (&str, &str) = (
+    "Redis has less than a fifth of its memory left: new work is refused, what is there goes on",
+    "raise maxmemory, or let tasks end",
+);
+
 /// What does not move in a pool, why, and what to do.
 pub(crate) fn stuck(status: &PoolStatus, no_worker: &str) -> Vec<(String, String)> {
     let mut stuck = given_up(&status.hosts);
+    if status.full {
+        stuck.push((FULL.0.to_owned(), FULL.1.to_owned()));
+    }
     for lane in &status.lanes {
         if let Some((why, hint)) = waits_text(&lane.lane, &status.workers, no_worker) {
             let wait = if lane.waiting == 1 { "waits" } else { "wait" };

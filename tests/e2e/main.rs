@@ -12,4 +12,5 @@ mod options;
 mod place;
 mod stop;
 mod task;
+mod waits;
 mod whole;

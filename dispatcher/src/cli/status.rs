@@ -30,7 +30,7 @@ pub(super) fn command() -> Command {
         Command::new("status")
             .about("Show the pool at a glance: tasks, workers, lanes, what is stuck and why")
             .arg(watch)
-            .arg(json_arg("print {tasks, slots, hosts, lanes, stuck, redis, …}; with --watch one object a line"))
+            .arg(json_arg("print {tasks, slots, hosts, lanes, waits, stuck, redis, …}; with --watch one object a line"))
             .after_help("Examples:\n  motorpool status\n  motorpool status --watch --json"),
     )
 }
@@ -126,6 +126,7 @@ impl Seen {
             "slots": slots,
             "hosts": self.status.hosts.iter().map(host_json).collect::<Vec<_>>(),
             "lanes": self.status.lanes.iter().map(lane).collect::<Vec<_>>(),
+            "waits": self.status.waits.iter().map(work::waiting_json).collect::<Vec<_>>(),
             "stuck": stuck.collect::<Vec<_>>(),
             "redis": {
                 "url": redis.url, "version": redis.version, "append_only": redis.append_only, "fsync": redis.fsync,
@@ -175,6 +176,9 @@ impl Seen {
             let oldest = lane.oldest_ms.map(|ms| format!(", oldest {}", span(ms))).unwrap_or_default();
             let workers = counted(lane.workers, "worker");
             text.push_str(&format!("lane     {}: {} waiting{oldest}, {workers}\n", lane.lane, lane.waiting));
+        }
+        for group in &self.status.waits {
+            text.push_str(&format!("waits    {}\n", work::waiting_text(group)));
         }
         for host in &self.status.hosts {
             let bounds = format!("{} to {}", host.min, host.max);

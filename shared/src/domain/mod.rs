@@ -24,3 +24,4 @@ pub mod slot;
 pub mod state;
 pub mod task;
 pub mod template;
+pub mod waits;

@@ -4,6 +4,7 @@ use super::Pool;
 use crate::domain::fleet::Worker;
 use crate::domain::host::Host;
 use crate::domain::state::State;
+use crate::domain::waits::{self, Waiting, Why};
 use crate::error::Result;
 use crate::store::doctor::Findings;
 
@@ -31,6 +32,10 @@ pub struct PoolStatus {
     pub hosts: Vec<Host>,
     /// Lanes in which something waits.
     pub lanes: Vec<LaneStatus>,
+    /// What everything waits for that does not run.
+    pub waits: Vec<Waiting>,
+    /// New work is refused: Redis has little memory left.
+    pub full: bool,
 }
 
 /// What Redis is, and what its acknowledgement is worth.
@@ -48,6 +53,37 @@ pub struct Redis {
     pub replicas: u32,
     /// Its memory limit in bytes, 0: none.
     pub maxmemory: u64,
+}
+
+/// In groups, those that can start first.
+fn all_that_waits(
+    tasks: &[(State, u64)],
+    lanes: &[LaneStatus],
+    workers: &[Worker],
+    seen: crate::store::waits::Seen,
+) -> Vec<Waiting> {
+    let count = |state| tasks.iter().find(|(one, _)| *one == state).map_or(0, |(_, count)| *count);
+    let mut waits: Vec<Waiting> = lanes
+        .iter()
+        .map(|lane| {
+            let why = waits::of_lane(&lane.lane, workers);
+            let until_ms = if let Why::Fitness { unfit, .. } = &why { unfit.until_ms } else { None };
+            let (state, count) = (State::Pending, lane.waiting);
+            Waiting { state, lane: Some(lane.lane.clone()), count, why, until_ms, tasks: Vec::new() }
+        })
+        .collect();
+    waits.extend(waits::of_delayed(count(State::Delayed), seen.delayed));
+    for (state, why, tasks) in [
+        (State::Waiting, Why::Others(waits::on(seen.needs)), seen.waiting),
+        (State::PendingReview, Why::Review, seen.review),
+    ] {
+        let count = count(state).max(tasks.len() as u64);
+        let tasks = tasks.into_iter().take(waits::NAMED).collect();
+        if count > 0 {
+            waits.push(Waiting { state, lane: None, count, why, until_ms: None, tasks });
+        }
+    }
+    waits
 }
 
 impl Pool {
@@ -68,9 +104,14 @@ impl Pool {
             waiting,
             oldest_ms,
         });
+        let lanes: Vec<LaneStatus> = lanes.filter(|lane| lane.waiting > 0).collect();
+        let seen = self.patiently(move || self.store().waits()).await?;
+        let tasks: Vec<(State, u64)> = State::ALL.iter().copied().zip(counts).collect();
         Ok(PoolStatus {
-            tasks: State::ALL.iter().copied().zip(counts).collect(),
-            lanes: lanes.filter(|lane| lane.waiting > 0).collect(),
+            full: seen.full,
+            waits: all_that_waits(&tasks, &lanes, &workers, seen),
+            tasks,
+            lanes,
             workers,
             hosts,
         })

@@ -199,6 +199,11 @@ impl Keys {
         format!("{}lane:{lane}:{priority}", self.prefix)
     }
 
+    /// Timers of what is delayed, and others.
+    pub(crate) fn due(&self) -> String {
+        format!("{}due", self.prefix)
+    }
+
     /// What a bounded script left to the sweep.
     pub(crate) fn todo(&self) -> String {
         format!("{}todo", self.prefix)

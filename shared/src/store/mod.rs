@@ -28,6 +28,7 @@ pub(crate) mod task;
 mod tests;
 mod tls;
 pub(crate) mod wait;
+pub(crate) mod waits;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -71,10 +71,21 @@ pub(crate) fn status_json(status: &motorpool::PoolStatus) -> Value {
         "id": "pool", "state": state, "tasks": tasks, "slots": slots,
         "lanes": status.lanes.iter().map(|lane| json!({"lane": lane.lane, "waiting": lane.waiting,
             "oldest_ms": lane.oldest_ms, "workers": lane.workers})).collect::<Vec<_>>(),
+        "waits": status.waits.iter().take(20).map(waits_json).collect::<Vec<_>>(),
         "stuck": stuck.into_iter().map(|(what, hint)| json!({"what": what, "hint": hint})).collect::<Vec<_>>(),
     });
     if status.workers.len() > slots.len() {
         value["more_slots"] = (status.workers.len() - slots.len()).into();
+    }
+    value
+}
+
+/// What a group waits for, in as few words as a model has to pay for.
+fn waits_json(group: &motorpool::domain::waits::Waiting) -> Value {
+    let mut value = json!({"state": group.state.word(), "count": group.count, "why": group.why.word(),
+        "what": digest::cut(&work::waiting_text(group), 300)});
+    if let Some(until_ms) = group.until_ms {
+        value["until"] = crate::term::time::rfc3339(until_ms).into();
     }
     value
 }

@@ -100,6 +100,17 @@ async fn what_passes_is_tried_again_until_it_does() {
     fleet.end().await;
 }
 
+/// What the CLI itself gets over is no failure at all.
+#[tokio::test]
+async fn two_overloads_in_a_row_are_no_run_of_their_own() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    fleet.worker(&[]);
+    let record = fleet.run("@fail own 2 529\n@say fine", json!({})).await;
+    assert_eq!((record.state, record.output.as_deref()), (State::Completed, Some("fine")), "{record:#?}");
+    assert_eq!((record.run, record.attempt), (1, 1), "{record:#?}");
+    fleet.end().await;
+}
+
 #[tokio::test]
 async fn a_failure_after_work_was_done_is_charged_until_none_is_left() {
     let mut fleet = fleet().await;

@@ -222,6 +222,70 @@ async fn accounts_are_told_apart_by_their_key_or_by_name() {
     fleet.end().await;
 }
 
+/// The whole story of two accounts in one lane of work: the limit stops one, the other goes on, and the session of the
+/// task that met it is gone on with after the reset.
+#[tokio::test]
+async fn a_limit_is_waited_out_by_its_account_while_another_works() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    fleet.env_remove("ANTHROPIC_API_KEY");
+    fleet.env("CLAUDE_CODE_OAUTH_TOKEN", "ours");
+    let ours = fleet.joined(&["--lanes", "ours,default"]).await;
+    fleet.env("CLAUDE_CODE_OAUTH_TOKEN", "theirs");
+    let theirs = fleet.joined(&["--lanes", "default"]).await;
+    let id = fleet.submit("@once-limit story 8\n@say after the limit", json!({"lane": "ours"})).await;
+    let limited = fleet.worker_is(ours, "at its limit", |worker| worker.unfit.is_some()).await;
+    let mut others = Vec::new();
+    for n in 0..2 {
+        others.push(fleet.run(&format!("@say other {n}"), json!({})).await);
+    }
+    let other = fleet.worker_is(theirs, "fit", |worker| worker.unfit.is_none()).await;
+    assert!(others.iter().all(|task| task.run == 1 && task.runs[0].worker == other.id), "{others:#?}");
+    assert!(others.iter().all(|task| task.state == State::Completed), "{others:#?}");
+    let record = fleet.over(id).await;
+    assert_eq!((record.state, record.output.as_deref()), (State::Completed, Some("after the limit")), "{record:#?}");
+    assert_eq!((record.run, record.attempt, record.runs[0].charged), (2, 1, false), "{record:#?}");
+    assert!(record.runs.iter().all(|run| run.worker == limited.id), "{record:#?}");
+    assert!(record.runs[0].session_id.is_some());
+    assert_eq!(record.runs[1].resumed, record.runs[0].session_id, "one session, continued: {record:#?}");
+    fleet.end().await;
+}
+
+/// A limit of one kind of model holds back what needs that, and nothing else.
+#[tokio::test]
+async fn a_limit_of_one_model_lets_the_others_go_on() {
+    let mut fleet = Fleet::new(Cli::Real).await;
+    fleet.env_remove("ANTHROPIC_API_KEY");
+    fleet.env("CLAUDE_CODE_OAUTH_TOKEN", "t");
+    let pid = fleet.joined(&[]).await;
+    let met = fleet.submit("@once-limit model 12 seven_day_opus\n@say after it", json!({"model": "opus"})).await;
+    let record = fleet.reaches(met, State::Delayed).await;
+    assert_eq!((record.run, record.attempt, record.runs[0].class), (1, 0, Some(Class::Limit)), "{record:#?}");
+    let requests = fleet.api.requests().len();
+    let same = fleet.submit("@say the same model", json!({"model": "claude-opus-4-1"})).await;
+    let record = fleet.reaches(same, State::Delayed).await;
+    assert_eq!((record.attempt, record.runs[0].charged, record.cost_microusd), (0, false, 0), "{record:#?}");
+    assert_eq!(fleet.api.requests().len(), requests, "Claude was not started for it");
+    let status = fleet.motorpool_json(&["status"]).await;
+    let waits = status["waits"].as_array().expect("a list").iter().find(|one| one["why"] == "back_off");
+    let waits = waits.unwrap_or_else(|| panic!("{status}"));
+    assert_eq!((waits["count"].as_u64(), waits["until"].is_string()), (Some(2), true), "{waits}");
+    assert!(waits["what"].as_str().is_some_and(|what| what.contains("(limit)") && what.contains("limit")), "{waits}");
+    let other = fleet.run("@say another model", json!({"model": "sonnet"})).await;
+    assert_eq!((other.state, other.run), (State::Completed, 1), "{other:#?}");
+    for id in [met, same] {
+        assert_eq!(fleet.pool.task(id).await.expect("the pool answers").state, State::Delayed, "{}", fleet.logs());
+    }
+    fleet.worker_is(pid, "fit all the time", |worker| worker.unfit.is_none()).await;
+    for (id, output) in [(met, "after it"), (same, "the same model")] {
+        let record = fleet.over(id).await;
+        assert_eq!((record.state, record.output.as_deref()), (State::Completed, Some(output)), "{record:#?}");
+        assert_eq!((record.run, record.attempt), (2, 1), "{record:#?}");
+    }
+    let record = fleet.over(met).await;
+    assert_eq!(record.runs[1].resumed, record.runs[0].session_id, "one session, continued: {record:#?}");
+    fleet.end().await;
+}
+
 /// A reset that is no time of this world costs no run and stops no worker for ever.
 #[tokio::test]
 async fn a_limit_without_sense_is_bounded() {

@@ -6,6 +6,7 @@ pub mod attempt;
 pub mod claude;
 pub mod disk;
 pub mod host;
+mod parked;
 pub mod process;
 mod prompt;
 mod route;

@@ -13,10 +13,11 @@ use motorpool::{ErrorKind, Pool, Presence, Result};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::attempt::drive::Finished;
-use crate::claude::classify::Classified;
+use crate::claude::classify::{Classified, UsageLimit};
 use crate::claude::command::Environment;
 use crate::claude::probe::{self, Probe};
 use crate::disk;
+use crate::parked::{self, Parked};
 use crate::run::{Claimed, run_one};
 use crate::stop::{Stop, Stopping};
 use crate::workplace::Workplace;
@@ -114,10 +115,11 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
     let mut next: Option<Claimed> = None;
     let mut probes = Probes { first: options.probe_again, failed: 0 };
     let mut token: Option<String> = None;
+    let mut parked = Parked::default();
     // The directory that could not be written to.
     let mut full: Option<PathBuf> = None;
     while stopping.now() == Stop::No || next.is_some() {
-        if !told {
+        if !told && next.is_none() {
             told = tokio::select! {
                 told = tell_what_is_left(pool, options) => told,
                 _ = stopping.at_least(Stop::Drain) => break,
@@ -144,7 +146,11 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         let task = claimed.lease.task();
         let run = claimed.lease.run();
         tracing::info!(%task, run, "started");
-        let ended = run_one(&mut seat, &claimed, probe, options, &stopping, &mut full).await;
+        let model = seat.model(&claimed.lease);
+        let ended = match parked.refuses(model.as_deref(), now_ms()) {
+            Some(refused) => refused,
+            None => run_one(&mut seat, &claimed, probe, options, &stopping, &mut full).await,
+        };
         let Finished::Outcome(mut classified) = ended else {
             tracing::warn!(%task, run, "the run is no longer this worker's; its Claude is ended");
             continue;
@@ -152,9 +158,18 @@ pub async fn work(pool: &Pool, options: &Options, mut stopping: Stopping) -> Res
         if let Some(auto) = &claimed.lease.spec().auto {
             crate::route::carry_on(pool, &claimed.lease, auto, &mut classified.outcome).await;
         }
+        if let (Some(kind), Ending::Failed(failure)) = (parked::kind_of(&classified), &classified.outcome.ending) {
+            let until_ms = classified.limit.as_ref().map_or(0, ends_ms);
+            tracing::warn!(%task, run, message = failure.message, "no task with this kind of model is begun here until then");
+            parked.note(kind, model.as_deref(), failure, until_ms, now_ms());
+        }
+        if let Some((until_ms, _)) = parked.holds(model.as_deref(), now_ms()).filter(|_| has_met_a_limit(&classified)) {
+            let away_ms = parked::away_ms(pool, &claimed.lease, &probe.account_id, until_ms, now_ms()).await;
+            classified.outcome.retry_after_ms = Some(away_ms);
+        }
         if let Some(why) = becomes_unfit(&classified) {
             tracing::error!(%task, run, class = %why.class, message = why.message, "this worker cannot go on");
-            if is_of_account(&classified) {
+            if classified.limit.is_some() {
                 // Before the task goes back, or the next worker of the account would take it.
                 let lasts_ms = why.until_ms.map_or(0, |until_ms| until_ms.saturating_sub(now_ms()));
                 let told = seat.report(|presence| {
@@ -229,22 +244,28 @@ async fn examine(options: &Options, full: Option<&Path>) -> (Option<Probe>, Opti
 fn becomes_unfit(classified: &Classified) -> Option<Unfit> {
     if let Some(limit) = &classified.limit {
         let Ending::Failed(failure) = &classified.outcome.ending else { return None };
-        let told = limit.until_ms.map(|until_ms| Duration::from_millis(until_ms.saturating_sub(now_ms())));
-        let lasts = told.unwrap_or(UNKNOWN_LIMIT).min(LONGEST_LIMIT);
+        // One kind of model: the worker does the rest.
+        if parked::kind_of(classified).is_some() {
+            return None;
+        }
         return Some(Unfit {
             class: Class::Limit,
             message: failure.message.clone(),
             hint: failure.hint.clone(),
-            until_ms: Some(now_ms() + lasts.as_millis() as u64),
+            until_ms: Some(ends_ms(limit)),
         });
     }
     classified.unfit.clone()
 }
 
-/// A limit that no worker of the account can get around, whatever the model.
-fn is_of_account(classified: &Classified) -> bool {
-    let of_model = |window: &String| window.ends_with("_opus") || window.ends_with("_sonnet");
-    classified.limit.as_ref().is_some_and(|limit| !limit.window.as_ref().is_some_and(of_model))
+/// When a limit is over, as far as that is known and can be.
+fn ends_ms(limit: &UsageLimit) -> u64 {
+    let told = limit.until_ms.map(|until_ms| Duration::from_millis(until_ms.saturating_sub(now_ms())));
+    now_ms() + told.unwrap_or(UNKNOWN_LIMIT).min(LONGEST_LIMIT).as_millis() as u64
+}
+
+fn has_met_a_limit(classified: &Classified) -> bool {
+    matches!(&classified.outcome.ending, Ending::Failed(failure) if failure.class == Class::Limit)
 }
 
 /// Waits until the worker is fit again, showing presence meanwhile; comes back early at the end of the process.

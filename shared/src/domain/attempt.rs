@@ -123,7 +123,7 @@ pub struct Outcome {
     pub report: Report,
     /// How it ended.
     pub ending: Ending,
-    /// Milliseconds that the API asked to wait, where it said so.
+    /// Milliseconds that the API asked to wait, where it said so; of a limit, that no worker may do it before.
     pub retry_after_ms: Option<u64>,
 }
 
@@ -278,11 +278,12 @@ pub fn decide(history: &History, outcome: &Outcome, fail_on_denied: bool, jitter
         | Class::Internal => Verdict::Fail(failure),
         // The account or the sign-in of this worker: another one may do it, and nothing was spent.
         Class::Limit | Class::Auth => {
-            if history.uncharged_for_ms > LONGEST_UNCHARGED_MS {
+            // What waits for a time that is known waits as others do in their lane.
+            if history.uncharged_for_ms > LONGEST_UNCHARGED_MS && outcome.retry_after_ms.is_none() {
                 return Verdict::Fail(failure);
             }
             Verdict::Retry {
-                delay_ms: 0,
+                delay_ms: outcome.retry_after_ms.unwrap_or(0),
                 charged: false,
                 counted: false,
                 unspoken: false,
@@ -403,6 +404,13 @@ mod tests {
         for class in [Class::Transient, Class::Auth, Class::Limit] {
             assert!(word(&decide(&long, &failed(class, false), false, 1.0)).starts_with("fail"), "{class}");
         }
+    }
+
+    #[test]
+    fn a_limit_of_a_model_is_waited_out_however_long_it_is() {
+        let long = History { uncharged_for_ms: LONGEST_UNCHARGED_MS + 1, ..history(3) };
+        let known = Outcome { retry_after_ms: Some(700_000), ..failed(Class::Limit, true) };
+        assert_eq!(word(&decide(&long, &known, false, 1.0)), "give back after 700000");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::{Backoff, LONGEST_BACKOFF, Pool, chance};
 use crate::domain::attempt::{Outcome, Verdict, decide, decide_step};
 use crate::domain::ids::{TaskId, WorkerId};
 use crate::domain::lane;
+use crate::domain::merge;
 use crate::domain::options::TaskOptions;
 use crate::domain::slot::SlotSettings;
 use crate::error::{Error, ErrorKind, Result};
@@ -139,6 +140,12 @@ impl Seat {
     #[must_use]
     pub fn slot(&self) -> &SlotSettings {
         &self.slot
+    }
+
+    /// The model that a run is to use here, where anybody has named one.
+    #[must_use]
+    pub fn model(&self, lease: &Lease) -> Option<String> {
+        merge::merge(&self.config, &self.slot.options, &lease.spec().options).model
     }
 
     /// Tells how this worker is; tries for a third of the lease, since it is told again.

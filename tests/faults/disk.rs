@@ -30,6 +30,13 @@ impl Small {
         assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     }
 
+    /// A read-only one in the place of a directory.
+    fn read_only(dir: &Path) -> Self {
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "ro", "tmpfs"]).arg(dir).status();
+        assert!(mount.expect("it starts").success());
+        Self(dir.to_owned())
+    }
+
     fn make_room(&self) {
         std::fs::remove_file(self.0.join("fill")).expect("it was filled");
     }
@@ -88,5 +95,21 @@ async fn a_full_disk_stops_its_worker_and_costs_the_task_nothing() {
     assert_eq!((record.state, record.run, record.attempt), (State::Completed, 2, 1), "{record:#?}");
     assert_eq!(record.runs[0].worker, record.runs[1].worker);
     fleet.worker_is(in_work, "fit again", |worker| worker.unfit.is_none()).await;
+
+    // A disk that turns read-only, as one does with errors. Who only reads in such a place goes on.
+    let turned = Small::read_only(&small.0.join("state/runs"));
+    let by_intent = Small::read_only(&small.0.join("work"));
+    let servers = json!({"x": {"command": "true"}});
+    let stopped = fleet.submit("@say done", json!({"lane": "state", "mcp_servers": servers})).await;
+    let worker = fleet.worker_is(in_state, "unfit", |worker| worker.unfit.is_some()).await;
+    assert!(worker.unfit.is_some_and(|unfit| unfit.message.contains("is read-only")));
+    let reads = fleet.joined(&["--lanes", "reads", "--working-dir", &work]).await;
+    let passing = fleet.submit("@status 529 Overloaded", json!({"lane": "reads"})).await;
+    let record = fleet.reaches(passing, State::Delayed).await;
+    assert_eq!(record.runs[0].class, Some(Class::Transient), "{record:#?}");
+    fleet.worker_is(reads, "fit all the time", |worker| worker.unfit.is_none()).await;
+    drop((turned, by_intent));
+    let record = fleet.over(stopped).await;
+    assert_eq!((record.state, record.attempt), (State::Completed, 1), "{record:#?}");
     fleet.end().await;
 }

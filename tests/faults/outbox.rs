@@ -49,6 +49,27 @@ async fn a_result_that_a_killed_worker_could_not_tell_is_told_by_the_next() {
     fleet.end_empty().await;
 }
 
+/// Redis is away for longer than the lease: what is kept says that the work is whole and was only stopped.
+#[tokio::test]
+async fn what_a_lonely_worker_hands_back_outlives_it_too() {
+    let mut fleet = Fleet::with_lease(Cli::StandIn, 6).await;
+    let host = fleet.host(1);
+    let worker = keeps(&fleet, host, 1).await[0];
+    fleet.all_joined(1).await;
+    let command = "echo on >> ran; [ $(wc -l < ran) -gt 1 ] || sleep 300";
+    let id = fleet.submit(&format!("@bash {command}\n@say at last"), json!({})).await;
+    fleet.written("ran").await;
+    fleet.redis_down().await;
+    fleet.until("the run is handed back", async |fleet| (files(fleet, ".result").len() == 1).then_some(())).await;
+    signal(worker, Signal::SIGKILL);
+    fleet.until("it is gone", async |_| (!lives(worker)).then_some(())).await;
+    fleet.redis_up().await;
+    let record = fleet.completed_once(&[id]).await.remove(0);
+    assert_eq!((record.run, record.attempt), (2, 1), "{record:#?}\n{}", fleet.logs());
+    assert!(!record.runs[0].charged && record.runs[0].class.is_none(), "{:?}", record.runs[0]);
+    fleet.end_empty().await;
+}
+
 #[tokio::test]
 async fn a_result_that_was_kept_for_too_long_changes_nothing_but_the_books() {
     let mut fleet = Fleet::with_lease(Cli::StandIn, 3).await;

@@ -57,6 +57,12 @@ async fn every_tool_answers() {
         at_gate(&fleet, 4, "go").await;
         let live = it.call("pool_result", json!({"ids": ["t4"]})).await.json();
         assert_eq!((&live["state"], &live["output"]), (&"running".into(), &Value::Null), "{live} {running}");
+        let busy = it.call("pool_submit", json!({"prompt": "@say behind", "lane": "nobody"})).await.json();
+        let status = it.call("pool_status", json!({})).await.json();
+        let waits = json!([{"state": "pending", "count": 1, "why": "no_worker",
+            "what": "1 task in lane nobody: a worker: none that lives serves the lane"}]);
+        assert_eq!((&status["state"], &status["waits"]), (&"stuck".into(), &waits), "{status}");
+        it.call("pool_cancel", json!({"ids": [busy["id"]]})).await.good();
         let cancelled = it.call("pool_cancel", json!({"ids": ["t4", "t1"], "reason": "not wanted"})).await.good();
         assert!(cancelled.starts_with("t4 cancelled, not wanted"), "{cancelled}");
         assert!(

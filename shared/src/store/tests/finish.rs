@@ -6,6 +6,7 @@ use super::worker::{Hand, failure, give_back, retry, unspoken};
 use crate::domain::attempt::{Class, Verdict};
 use crate::domain::options::TaskOptions;
 use crate::domain::state::State;
+use crate::store::attempt::finish_as_kept;
 
 #[tokio::test]
 async fn each_verdict_leads_to_its_state_and_its_event() {
@@ -39,6 +40,31 @@ async fn each_verdict_leads_to_its_state_and_its_event() {
             assert_eq!(pool.field("worker:w1", "task").await.as_deref(), Some(""));
             assert_eq!(pool.field("worker:w1", "done").await, Some(id.number().to_string()));
             // What is not over would be taken next.
+            pool.call(&crate::store::task::cancellation(id, "next")).await;
+        }
+    })
+    .await;
+}
+
+/// What a worker leaves behind in a file is the call that it would have made.
+#[tokio::test]
+async fn a_finish_that_was_kept_is_the_same_call() {
+    pool_test(async |pool| {
+        for verdict in [Verdict::Complete, Verdict::Fail(failure()), give_back(0)] {
+            let id = pool.submit(TaskOptions::default()).await;
+            let mut worker = pool.join("w1").await;
+            worker.call = 100 * id.number();
+            let held = worker.take().await;
+            let call = worker.finish_call(&held, 77, &verdict);
+            let texts = call.texts();
+            let kept = finish_as_kept(&texts).expect("it is one");
+            let told = pool.words(&kept).await;
+            assert_eq!(told[0], "ok", "{verdict:?}");
+            assert_eq!(pool.words(&call).await, told, "its number says that it is the same");
+            assert_eq!(pool.record(id).await.cost_microusd, 77);
+            for damaged in [&texts[..texts.len() - 1], &texts[1..], &[]] {
+                assert!(finish_as_kept(damaged).is_none(), "{damaged:?}");
+            }
             pool.call(&crate::store::task::cancellation(id, "next")).await;
         }
     })

@@ -75,4 +75,5 @@ async fn subscriptions_are_replaced_and_those_that_stand_are_left_alone() {
     assert_eq!((record.run, record.attempt), (1, 1), "{}", fleet.logs());
     drop(far);
     fleet.end().await;
+    drop(proxy);
 }

@@ -207,6 +207,50 @@ async fn a_result_is_kept_while_redis_refuses_its_worker() {
     fleet.end_empty().await;
 }
 
+/// Commands that follow something: each says once that Redis is away, and once that it is back, and goes on.
+#[tokio::test]
+async fn commands_that_follow_say_so_once() {
+    let mut fleet = Fleet::new(Cli::StandIn).await;
+    fleet.worker(&[]);
+    let id = fleet.submit("@bash touch begun; until [ -e go ]; do sleep 0.02; done\n@say done", json!({})).await;
+    fleet.until("it has begun", async |fleet| fleet.work.join("begun").exists().then_some(())).await;
+    let name = id.to_string();
+    let commands: [&[&str]; 4] =
+        [&["events", "-f"], &["logs", "-f", &name], &["status", "--watch"], &["result", &name, "--wait"]];
+    let pids: Vec<i32> = commands.iter().map(|arguments| fleet.start("motorpool", arguments)).collect();
+    let log = |fleet: &Fleet, n: usize| {
+        std::fs::read_to_string(fleet.path(&format!("motorpool-{}.log", n + 1))).unwrap_or_default()
+    };
+    let says = async |fleet: &Fleet, words: &str, which: std::ops::Range<usize>| {
+        let all = |fleet: &Fleet| which.clone().all(|n| log(fleet, n).contains(words));
+        fleet.until(words, async |fleet| all(fleet).then_some(())).await;
+    };
+    // The last one says nothing while it waits; it listens like the others.
+    says(&fleet, "running", 0..1).await;
+    says(&fleet, "running", 2..3).await;
+    fleet.redis_down().await;
+    says(&fleet, "reconnecting: Redis at ", 0..4).await;
+    fleet.redis_up().await;
+    says(&fleet, "connected again", 0..4).await;
+    std::fs::write(fleet.work.join("go"), "").expect("a file");
+    for pid in [pids[1], pids[3]] {
+        assert_eq!(fleet.ended(pid).await, Some(0), "{}", fleet.logs());
+    }
+    says(&fleet, "completed", 0..1).await;
+    for n in 0..4 {
+        let log = log(&fleet, n);
+        assert_eq!(log.matches("reconnecting: ").count(), 1, "{log}");
+        assert_eq!(log.matches("connected again").count(), 1, "{log}");
+        // What the library logs of it would be the same once more.
+        assert!(!log.contains("Redis is away"), "{log}");
+    }
+    for pid in [pids[0], pids[2]] {
+        fleet.kill(pid, Signal::SIGTERM);
+        fleet.ended(pid).await;
+    }
+    fleet.end_empty().await;
+}
+
 mod long {
     use super::*;
 

@@ -108,13 +108,17 @@ async fn a_submission_without_an_answer_may_have_been_one() {
     for tool in ["pool_submit", "pool_run"] {
         calls.push(it.begin(tool, json!({"prompt": "@say one"})).await);
     }
+    let status = it.begin("pool_status", json!({})).await;
     for call in calls {
         let told = it.told(call).await.bad();
         assert!(told.starts_with("error: Redis at ") && told.contains("cannot be reached"), "{told}");
         assert!(told.contains("the task may have been made all the same: look at pool_view tasks"), "{told}");
     }
+    let told = it.told(status).await.json();
+    assert_eq!(told["state"], "reconnecting", "{told}");
+    assert!(told["stuck"][0]["what"].as_str().is_some_and(|what| what.starts_with("Redis at ")), "{told}");
     fleet.redis_up().await;
-    it.call("pool_status", json!({})).await.json();
+    assert_eq!(it.call("pool_status", json!({})).await.json()["state"], "idle");
     it.end().await;
     fleet.end().await;
 }

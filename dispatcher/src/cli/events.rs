@@ -49,9 +49,14 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let mut items = Vec::new();
     let mut away = Away::default();
     loop {
-        let step = if follow { events.next().await.map(Some) } else { events.ready().await };
+        // While Redis is away, one look at a time: a wait would say nothing before something happens.
+        let step = if follow && !away.lasts() { events.next().await.map(Some) } else { events.ready().await };
         let logged = match step {
             Ok(Some(logged)) => logged,
+            Ok(None) if follow => {
+                away.is_over();
+                continue;
+            }
             Ok(None) => break,
             Err(error) if follow && error.kind() == ErrorKind::Redis => {
                 away.is(&error);

@@ -339,6 +339,9 @@ pub(super) async fn result(
     let view = if wait {
         let mut away = Away::default();
         let known = loop {
+            if away.lasts() && reached.pool.group_view(id).await.is_ok() {
+                away.is_over();
+            }
             match reached.pool.wait_for(id, until).await {
                 Err(error) if error.kind() == ErrorKind::Redis && until.is_none_or(|until| Instant::now() < until) => {
                     away.is(&error);

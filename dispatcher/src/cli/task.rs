@@ -133,7 +133,9 @@ pub(super) async fn result(call: &Call, matches: &ArgMatches) -> Result<u8> {
     let pool = reached.pool;
     let mut away = Away::default();
     while record.state.is_unfinished() && until.is_none_or(|until| Instant::now() < until) {
-        match pool.wait(id, until).await {
+        // While it lasts, one look at a time: the wait itself would say nothing before its end.
+        let seen = if away.lasts() { pool.task(id).await } else { pool.wait(id, until).await };
+        match seen {
             Ok(seen) => {
                 away.is_over();
                 record = seen;

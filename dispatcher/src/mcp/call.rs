@@ -71,6 +71,11 @@ impl Call {
         self.desk.pool().await
     }
 
+    /// Whether the pool is the project's own, which may have been ended on purpose.
+    pub(super) fn is_embedded(&self) -> bool {
+        self.desk.project_dir().is_some()
+    }
+
     /// What is left of the arguments, for good.
     pub(super) fn rest(&mut self) -> Args {
         std::mem::replace(&mut self.args, Args::new(Map::new()))

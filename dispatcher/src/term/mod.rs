@@ -62,6 +62,11 @@ impl Away {
         }
     }
 
+    /// Whether it was told, and is not over yet.
+    pub(crate) fn lasts(&self) -> bool {
+        self.is_told
+    }
+
     /// It has answered.
     pub(crate) fn is_over(&mut self) {
         if std::mem::take(&mut self.is_told) {

@@ -55,7 +55,10 @@ impl Contact {
         }
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let trouble = trouble.get_or_insert_with(|| Trouble { since: Instant::now(), until, told: Vec::new() });
-        trouble.until = until;
+        if until == Until::Write {
+            // Whatever else happens meanwhile, this is not over with an answer.
+            trouble.until = until;
+        }
         self.is_away.store(true, Ordering::SeqCst);
         let what = row.map_or("", |row| row.prefix);
         if trouble.since.elapsed() >= TELL_AFTER && !trouble.told.contains(&what) {
@@ -205,6 +208,7 @@ mod tests {
         let contact = Contact::default();
         for line in ["MISCONF no room", "READONLY a replica", "NOREPLICAS none"] {
             contact.meets(row(line));
+            contact.meets(None);
             contact.answered("", false);
             assert_eq!(contact.told(), Some(0), "{line}");
             contact.answered("", true);

@@ -26,7 +26,7 @@ pub(super) async fn status(call: Call) -> Result<Answer> {
     call.args.clone().end()?;
     let status = match call.pool().await?.status().await {
         // It was there before, and is looked for all the time: that is what there is to see at a glance.
-        Err(error) if error.kind() == ErrorKind::Redis => {
+        Err(error) if error.kind() == ErrorKind::Redis && !call.is_embedded() => {
             let hint = error.hint_text().unwrap_or("call again in a while");
             let stuck = json!([{"what": error.message(), "hint": hint}]);
             return Ok(Answer::json(&json!({"id": "pool", "state": "reconnecting", "stuck": stuck})));

@@ -40,7 +40,7 @@ async fn status_names_what_everything_waits_for() {
         ("@say no", json!({"lane": "nobody"})),
         ("@say no", json!({"lane": "out"})),
         (spent, json!({"lane": "limit"})),
-        ("@status 529 Overloaded", json!({"lane": "bad"})),
+        ("@status 529 Overloaded", json!({"lane": "bad", "max_attempts": 20})),
         ("@say judge me", json!({"lane": "free", "review": true})),
         ("@say later", json!({"lane": "free", "delay_s": 3600})),
         ("@say then", json!({"lane": "free", "after": [runs.to_string()]})),

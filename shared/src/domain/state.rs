@@ -1,6 +1,6 @@
 //! The states of a task and the legal moves between them: one table.
 //!
-//! A log of events is checked by folding it through [`next`]. Not here: which move an attempt's end leads to
+//! A log of events is checked by folding it through [`is_legal`]. Not here: which move an attempt's end leads to
 //! (`attempt.rs`), and the scripts that make the moves (`store/lua`).
 
 use serde::{Deserialize, Serialize};

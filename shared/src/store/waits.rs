@@ -5,12 +5,12 @@
 use super::Store;
 use super::script::{CallError, sort_error};
 use crate::domain::ids::{Id, TaskId};
-use crate::domain::waits::Delayed;
+use crate::domain::waits::{Delayed, LOOKED_AT};
 
 /// Timers that are looked at, the first first.
 const TIMERS: usize = 100;
 /// Of a state so many tasks are looked at, the oldest first.
-const TASKS: usize = 20;
+const TASKS: usize = LOOKED_AT as usize;
 /// So many of what one task waits on.
 const NEEDS: usize = 5;
 

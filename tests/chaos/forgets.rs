@@ -64,28 +64,6 @@ async fn judged(field: Field, forgotten: &[(Instant, Instant)]) {
     assert!(verdict.lost >= 2 * forgotten.len() && verdict.doubled == 0, "{verdict:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_machine_that_dies_takes_its_last_second_along() {
-    let mut dice = Dice::default();
-    let arguments = "--appendfsync everysec --auto-aof-rewrite-percentage 0";
-    let mut field = Field::new(SIZE, arguments, &mut dice).await;
-    let mut forgotten = Vec::new();
-    for round in 0..ROUNDS {
-        goes_on(&field, round).await;
-        // What the disk has, as the page cache has all of it: Redis's own death loses nothing.
-        let from = Instant::now();
-        let (data, kept) = (field.fleet.path("redis/appendonlydir"), field.fleet.path(&format!("kept-{round}")));
-        copy(&data, &kept);
-        what_is_forgotten(&field).await;
-        field.fleet.redis_down().await;
-        forgotten.push((from, Instant::now()));
-        std::fs::remove_dir_all(&data).expect("it goes");
-        copy(&kept, &data);
-        field.fleet.redis_up().await;
-    }
-    judged(field, &forgotten).await;
-}
-
 async fn does(url: &str, words: &[&str]) -> redis::Value {
     let client = redis::Client::open(url).expect("a good address");
     let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
@@ -112,6 +90,28 @@ async fn until_replicated(field: &Field) -> Instant {
 
 mod long {
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_machine_that_dies_takes_its_last_second_along() {
+        let mut dice = Dice::default();
+        let arguments = "--appendfsync everysec --auto-aof-rewrite-percentage 0";
+        let mut field = Field::new(SIZE, arguments, &mut dice).await;
+        let mut forgotten = Vec::new();
+        for round in 0..ROUNDS {
+            goes_on(&field, round).await;
+            // What the disk has, as the page cache has all of it: Redis's own death loses nothing.
+            let from = Instant::now();
+            let (data, kept) = (field.fleet.path("redis/appendonlydir"), field.fleet.path(&format!("kept-{round}")));
+            copy(&data, &kept);
+            what_is_forgotten(&field).await;
+            field.fleet.redis_down().await;
+            forgotten.push((from, Instant::now()));
+            std::fs::remove_dir_all(&data).expect("it goes");
+            copy(&kept, &data);
+            field.fleet.redis_up().await;
+        }
+        judged(field, &forgotten).await;
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_replica_that_was_behind_takes_over() {

@@ -2,7 +2,7 @@
 //!
 //! Not here: how it looks (`term`, `mcp/digest.rs`), what happens in a pool (the library).
 
-use motorpool::domain::fleet::{WaitsFor, Worker, waits_for};
+use motorpool::domain::fleet::Worker;
 use motorpool::domain::host::{Host, HostSlot};
 use motorpool::domain::lane::Lane;
 use motorpool::domain::merge;
@@ -10,7 +10,7 @@ use motorpool::domain::options::PermissionMode;
 use motorpool::domain::slot::{self, Slot};
 use motorpool::domain::waits::{Waiting, Why};
 use motorpool::pool::ReviewVerdict;
-use motorpool::{Pool, PoolStatus, Result, Run, Spec, State, TaskId, TaskOptions};
+use motorpool::{Entry, Pool, PoolStatus, Result, Run, Spec, State, TaskId, TaskOptions};
 use serde_json::{Value, json};
 
 use crate::term::counted;
@@ -153,20 +153,38 @@ pub(crate) fn slot_json(worker: &Worker) -> Value {
     })
 }
 
-/// What the tasks of a lane wait for that does not come by itself, and what to do; `no_worker` says what to do where
-/// nobody serves it.
-pub(crate) fn waits_text(lane: &str, workers: &[Worker], no_worker: &str) -> Option<(String, String)> {
-    match waits_for(lane, workers) {
-        WaitsFor::Turn => None,
-        WaitsFor::Worker => Some((format!("no live worker serves {}", Lane::parse(lane).words()), no_worker.into())),
-        WaitsFor::Fitness(unfit) => Some((
+/// What the tasks of a lane wait for, where that does not come by itself, and what to do; `no_worker` says what to do
+/// where nobody serves it.
+pub(crate) fn stuck_text(why: &Why, lane: &str, no_worker: &str) -> Option<(String, String)> {
+    match why {
+        Why::NoWorker => Some((format!("no live worker serves {}", Lane::parse(lane).words()), no_worker.into())),
+        Why::Draining(workers) => Some((
+            format!("each worker of the lane ({workers}) finishes what it has and claims no more"),
+            no_worker.into(),
+        )),
+        Why::Fitness { unfit, .. } => Some((
             format!("no worker is fit ({}: {})", unfit.class, harmless(&unfit.message)),
-            match (unfit.until_ms, unfit.hint) {
+            match (unfit.until_ms, &unfit.hint) {
                 (Some(ms), _) => format!("until {}", rfc3339(ms)),
-                (None, hint) => hint.map_or_else(|| "see the worker's log".into(), |hint| harmless(&hint)),
+                (None, Some(hint)) => harmless(hint),
+                (None, None) => "see the worker's log".into(),
             },
         )),
+        _ => None,
     }
+}
+
+/// What the log says, in a line.
+pub(crate) fn entry_line(entry: &Entry) -> String {
+    let Entry { time_ms, event, decided, .. } = entry;
+    let from = event.from.map_or("-", State::word);
+    let run = if event.run > 0 { format!(", run {}", event.run) } else { String::new() };
+    let decided = decided.as_ref().map_or_else(String::new, |it| {
+        let why = if it.why.is_empty() { String::new() } else { format!(": {:?}", it.why) };
+        format!(" by {:?}{why}", it.by)
+    });
+    let task = event.task.to_string();
+    format!("{}  {task:<6} {from} -> {} ({}{run}){decided}", rfc3339(*time_ms), event.to, event.cause)
 }
 
 /// What a group of tasks waits for, in a line.
@@ -240,10 +258,11 @@ pub(crate) fn stuck(status: &PoolStatus, no_worker: &str) -> Vec<(String, String
     if status.full {
         stuck.push((FULL.0.to_owned(), FULL.1.to_owned()));
     }
-    for lane in &status.lanes {
-        if let Some((why, hint)) = waits_text(&lane.lane, &status.workers, no_worker) {
-            let wait = if lane.waiting == 1 { "waits" } else { "wait" };
-            stuck.push((format!("{} {wait} in lane {}: {why}", counted(lane.waiting, "task"), lane.lane), hint));
+    for group in &status.waits {
+        let Some(lane) = &group.lane else { continue };
+        if let Some((why, hint)) = stuck_text(&group.why, lane, no_worker) {
+            let wait = if group.count == 1 { "waits" } else { "wait" };
+            stuck.push((format!("{} {wait} in lane {lane}: {why}", counted(group.count, "task")), hint));
         }
     }
     stuck

@@ -5,6 +5,7 @@
 pub mod attempt;
 pub mod claude;
 pub mod disk;
+mod fitness;
 pub mod host;
 mod parked;
 pub mod process;

@@ -1,18 +1,19 @@
 //! Limits that hit one kind of model only: what a worker does not begin meanwhile, while it does the rest.
 //!
 //! A task that needs such a model is handed back unspent before Claude starts, until the limit is over, so that it is
-//! claimed once and not again and again. Not here: limits of a whole account (`slot.rs`, the pool's `account`).
+//! claimed once and not again and again. Not here: limits of a whole account (`fitness.rs`, the pool's `account`).
 
 use std::time::Duration;
 
 use motorpool::Pool;
-use motorpool::domain::attempt::{Ending, Failure, Outcome, Report};
+use motorpool::domain::attempt::{Class, Ending, Failure, Outcome, Report};
 use motorpool::domain::fleet::Worker;
 use motorpool::pool::Lease;
 use tokio::time::timeout;
 
 use crate::attempt::drive::Finished;
 use crate::claude::classify::Classified;
+use crate::fitness::{ends_ms, now_ms};
 
 /// The kinds of models that have limits of their own, as the windows and the models' names say.
 const KINDS: [&str; 2] = ["opus", "sonnet"];
@@ -44,22 +45,38 @@ struct Limit {
 pub(crate) struct Parked(Vec<Limit>);
 
 impl Parked {
-    /// A run with this model, or with none named, met a limit.
-    pub(crate) fn note(
+    /// Draws from the end of a run what there is to know, and says how long the task stays away for it.
+    pub(crate) async fn learn(
         &mut self,
-        kind: &'static str,
+        pool: &Pool,
+        lease: &Lease,
         model: Option<&str>,
-        failure: &Failure,
-        until_ms: u64,
-        now_ms: u64,
+        account: &str,
+        classified: &mut Classified,
     ) {
+        let Ending::Failed(failure) = &classified.outcome.ending else { return };
+        if failure.class != Class::Limit {
+            return;
+        }
+        if let (Some(kind), Some(limit)) = (kind_of(classified), &classified.limit) {
+            let (task, run, message) = (lease.task(), lease.run(), &failure.message);
+            tracing::warn!(%task, run, message, "no task with this kind of model is begun here until then");
+            self.note(kind, model, failure, ends_ms(limit), now_ms());
+        }
+        if let Some((until_ms, _)) = self.holds(model, now_ms()) {
+            classified.outcome.retry_after_ms = Some(away_ms(pool, lease, account, until_ms, now_ms()).await);
+        }
+    }
+
+    /// A run with this model, or with none named, met a limit.
+    fn note(&mut self, kind: &'static str, model: Option<&str>, failure: &Failure, until_ms: u64, now_ms: u64) {
         let is_default = model.is_none();
         self.0.retain(|limit| limit.kind != kind && limit.until_ms > now_ms);
         self.0.push(Limit { kind, until_ms, failure: failure.clone(), is_default });
     }
 
     /// What a run with this model would meet: until when, and how it failed before.
-    pub(crate) fn holds(&self, model: Option<&str>, now_ms: u64) -> Option<(u64, &Failure)> {
+    fn holds(&self, model: Option<&str>, now_ms: u64) -> Option<(u64, &Failure)> {
         let hits = |limit: &&Limit| match model {
             Some(model) => model.to_lowercase().contains(limit.kind),
             None => limit.is_default,
@@ -79,7 +96,7 @@ impl Parked {
 
 /// How long a task stays away that this worker may not begin until then: until the limit is over, unless a worker of
 /// another account may do it before.
-pub(crate) async fn away_ms(pool: &Pool, lease: &Lease, account: &str, until_ms: u64, now_ms: u64) -> u64 {
+async fn away_ms(pool: &Pool, lease: &Lease, account: &str, until_ms: u64, now_ms: u64) -> u64 {
     // Redis away: the finish will wait for it, too.
     let workers = timeout(PATIENCE, pool.workers()).await.map(Result::unwrap_or_default).unwrap_or_default();
     let lane = lease.spec().lane().to_string();
@@ -103,8 +120,6 @@ fn wait_ms(left_ms: u64, another_may: bool, run: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use motorpool::domain::attempt::Class;
-
     use super::*;
     use crate::claude::classify::{Seen, UsageLimit};
 

@@ -6,10 +6,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use motorpool::Progress;
 use motorpool::domain::attempt::{Class, Ending, Failure, Outcome, Report};
 use motorpool::domain::fleet::Unfit;
 use motorpool::domain::merge;
-use motorpool::pool::{self, Lease, Output, Seat};
+use motorpool::pool::{Beat, Lease, Output, Seat};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 
@@ -52,10 +53,10 @@ pub(crate) async fn run_one(
     if sent.elapsed() >= lease.lease() / 3 {
         // The claim was repeated through an outage: counted from its first sending the lease would be over already.
         let beaten = Instant::now();
-        match seat.beat(lease, &motorpool::Progress::default()).await {
-            Ok(pool::Beat::Ok | pool::Beat::Cancel) => sent = beaten,
-            Ok(pool::Beat::Stale) => return Finished::Stale,
-            Ok(pool::Beat::Unreachable) | Err(_) => {}
+        match seat.beat(lease, &Progress::default()).await {
+            Ok(Beat::Ok | Beat::Cancel) => sent = beaten,
+            Ok(Beat::Stale) => return Finished::Stale,
+            Ok(Beat::Unreachable) | Err(_) => {}
         }
     }
     let (job, mcp_file, resumed) = match prepare(seat, claimed, sent, probe, options).await {
@@ -254,23 +255,11 @@ struct World<'a> {
 }
 
 impl Outside for World<'_> {
-    async fn beat(&self, progress: &drive::Progress) -> drive::Beat {
-        let told = motorpool::Progress {
-            cost_microusd: progress.cost_microusd,
-            tool: progress.tool.clone().unwrap_or_default(),
-            heard_ago_ms: progress.heard_ms_ago,
-            session_id: progress.session_id.clone().unwrap_or_default(),
-        };
-        match self.seat.lock().await.beat(self.lease, &told).await {
-            Ok(pool::Beat::Ok) => drive::Beat::Ok,
-            Ok(pool::Beat::Cancel) => drive::Beat::Cancel,
-            Ok(pool::Beat::Stale) => drive::Beat::Stale,
-            Ok(pool::Beat::Unreachable) => drive::Beat::Unreachable,
-            Err(error) => {
-                tracing::error!(%error, "a beat was refused");
-                drive::Beat::Unreachable
-            }
-        }
+    async fn beat(&self, progress: &Progress) -> Beat {
+        self.seat.lock().await.beat(self.lease, progress).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a beat was refused");
+            Beat::Unreachable
+        })
     }
 
     async fn live(&self, live: Live) {

@@ -6,8 +6,10 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::time::Duration;
 
+use motorpool::Progress;
 use motorpool::domain::attempt::{Class, Ending};
-use motorpool_worker::attempt::drive::{Beat, Finished, Job, Live, Notices, Outside, Progress, drive};
+use motorpool::pool::Beat;
+use motorpool_worker::attempt::drive::{Finished, Job, Live, Notices, Outside, drive};
 use motorpool_worker::claude::classify::Classified;
 use motorpool_worker::claude::command::{Command, Environment, RUN_MARK};
 use motorpool_worker::process;
@@ -36,7 +38,7 @@ impl Redis {
 
 impl Outside for Redis {
     async fn beat(&self, progress: &Progress) -> Beat {
-        if progress.session_id.is_none() {
+        if progress.session_id.is_empty() {
             // The shell has yet to begin.
             return Beat::Ok;
         }
@@ -187,7 +189,7 @@ async fn a_lost_lease_ends_it_at_once() {
     let redis = Redis::answers(Beat::Stale);
     let finished = play(job(&script, String::new(), Duration::from_millis(900)), &redis, Cancel::Never).await;
     assert_eq!(finished, Finished::Stale);
-    assert_eq!(redis.beats.borrow()[0].session_id.as_deref(), Some("s1"));
+    assert_eq!(redis.beats.borrow()[0].session_id, "s1");
 }
 
 #[tokio::test(flavor = "current_thread")]

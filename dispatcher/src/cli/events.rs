@@ -12,6 +12,7 @@ use super::task::looking;
 use super::{Call, json_arg};
 use crate::term::time::rfc3339;
 use crate::term::{Away, print, print_json};
+use crate::work::entry_line;
 
 pub(super) fn command() -> Command {
     let follow = Arg::new("follow").short('f').long("follow").action(ArgAction::SetTrue);
@@ -100,20 +101,6 @@ fn entry_json(logged: &Logged) -> Value {
 fn entry_text(logged: &Logged) -> String {
     match logged {
         Logged::Lagged => format!("# {LAGGED}"),
-        Logged::Event(Entry { time_ms, event, decided, .. }) => {
-            let from = event.from.map_or("-", State::word);
-            let run = if event.run > 0 { format!(", run {}", event.run) } else { String::new() };
-            let decided = decided.as_ref().map_or_else(String::new, |it| {
-                let why = if it.why.is_empty() { String::new() } else { format!(": {:?}", it.why) };
-                format!(" by {:?}{why}", it.by)
-            });
-            format!(
-                "{}  {:<6} {from} -> {} ({}{run}){decided}",
-                rfc3339(*time_ms),
-                event.task.to_string(),
-                event.to,
-                event.cause
-            )
-        }
+        Logged::Event(entry) => entry_line(entry),
     }
 }

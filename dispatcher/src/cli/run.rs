@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use motorpool::domain::fleet::{Unfit, WaitsFor};
+use motorpool::domain::fleet::Unfit;
 use motorpool::domain::lane::Lane;
+use motorpool::domain::waits::Why;
 use motorpool::embedded::keeper_of;
 use motorpool::{Class, Error, ErrorKind, Failure, Result, State, TaskId, TaskRecord};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -125,7 +126,7 @@ const GONE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 struct Look {
     record: TaskRecord,
-    waits_for: Option<WaitsFor>,
+    waits_for: Option<Why>,
 }
 
 /// Why a look ended.
@@ -320,17 +321,17 @@ impl Follow<'_> {
     /// What a task that does not run waits for, in words; says once what the user should know.
     fn judge_waiting(&mut self, look: &Look) -> Option<String> {
         let unfit = match look.waits_for.as_ref()? {
-            WaitsFor::Fitness(unfit) => unfit.clone(),
-            WaitsFor::Turn => {
+            Why::Fitness { unfit, .. } => unfit.clone(),
+            Why::NoWorker | Why::Draining(_) => {
+                self.unfit_since = None;
+                self.miss_worker(&look.record.lane);
+                return Some("waits for a worker".into());
+            }
+            _ => {
                 self.unfit_since = None;
                 let turn =
                     if look.record.state == State::Delayed { "waits for its time" } else { "waits for its turn" };
                 return look.record.reason.as_deref().map(harmless).or_else(|| Some(turn.into()));
-            }
-            WaitsFor::Worker => {
-                self.unfit_since = None;
-                self.miss_worker(&look.record.lane);
-                return Some("waits for a worker".into());
             }
         };
         let since = *self.unfit_since.get_or_insert_with(Instant::now);

@@ -4,10 +4,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::feed::{Listener, Notice};
 use super::{Pool, unknown};
-use crate::domain::fleet::{self, WaitsFor};
 use crate::domain::ids::{Id, TaskId};
 use crate::domain::state::State;
 use crate::domain::task::Record;
+use crate::domain::waits::{self, Why};
 use crate::error::Result;
 use crate::store::event::{Chunk, Entry};
 
@@ -74,10 +74,13 @@ impl Pool {
         }
     }
 
-    /// What a task that can start waits for.
-    pub async fn waits_for(&self, lane: &str) -> Result<WaitsFor> {
+    /// What the tasks of a lane wait for.
+    ///
+    /// # Errors
+    /// Redis away for longer than the patience.
+    pub async fn waits_for(&self, lane: &str) -> Result<Why> {
         let workers = self.workers().await?;
-        Ok(fleet::waits_for(lane, &workers))
+        Ok(waits::of_lane(lane, &workers))
     }
 
     /// Live output of a run behind a cursor (`0` is the start).

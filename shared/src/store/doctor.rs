@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use redis::streams::StreamRangeReply;
 
 use super::Store;
+use super::event::START;
 use super::keys::Keys;
 use super::script::{Call, CallError, sort_error};
 use crate::domain::event::{self, Event};
@@ -134,14 +135,16 @@ impl Store {
 
     async fn logs(&self) -> Result<BTreeMap<TaskId, Vec<Event>>, CallError> {
         let mut logs: BTreeMap<TaskId, Vec<Event>> = BTreeMap::new();
-        let mut cursor = "0".to_owned();
+        let mut cursor = START.to_owned();
         loop {
-            let page = self.events_since(&cursor, 5_000).await?;
-            let Some((last, _)) = page.last() else { return Ok(logs) };
-            cursor.clone_from(last);
-            for (_, event) in page {
-                logs.entry(event.task).or_default().push(event);
+            let page = self.log_since(&cursor, 5_000).await?;
+            for entry in page.entries {
+                logs.entry(entry.event.task).or_default().push(entry.event);
             }
+            if page.end == cursor {
+                return Ok(logs);
+            }
+            cursor = page.end;
         }
     }
 

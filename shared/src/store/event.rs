@@ -129,24 +129,6 @@ impl Store {
             .map_err(|error| sort_error(&error))?;
         Ok(reply.ids.into_iter().rev().collect())
     }
-
-    /// The log behind a cursor (`0` is the start), at most `count` events, with the cursor behind each.
-    pub(crate) async fn events_since(&self, cursor: &str, count: u64) -> Result<Vec<(String, Event)>, CallError> {
-        let mut connection = self.connector.pooled().await?;
-        let reply: StreamRangeReply = redis::cmd("XRANGE")
-            .arg(self.keys.events())
-            .arg(format!("({cursor}"))
-            .arg(&["+", "COUNT"])
-            .arg(count)
-            .query_async(&mut *connection)
-            .await
-            .map_err(|error| sort_error(&error))?;
-        let events = reply.ids.into_iter().filter_map(|entry| {
-            let notice: String = entry.get("e")?;
-            Some((entry.id, Event::parse(&notice)?))
-        });
-        Ok(events.collect())
-    }
 }
 
 /// One transition as the log keeps it.

@@ -9,8 +9,10 @@ use std::pin::Pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use motorpool::Progress;
 use motorpool::domain::attempt::{Class, Ending, Failure};
 use motorpool::domain::fleet::Unfit;
+use motorpool::pool::Beat;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::AsyncWriteExt;
@@ -19,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::exchange::{Action, Input, Rules};
-pub use super::exchange::{Beat, Finished, Live, Progress};
+pub use super::exchange::{Finished, Live};
 use super::machine::Machine;
 use crate::claude::classify::{Classified, Exit, Seen};
 use crate::claude::command::Command;

@@ -3,7 +3,8 @@
 //! Values only; times are milliseconds since the claim was sent. Not here: what follows from which (`machine.rs`), who
 //! carries it out (`drive.rs`).
 
-use motorpool::ChunkKind;
+use motorpool::pool::Beat;
+use motorpool::{ChunkKind, Progress};
 
 use crate::claude::classify::{Classified, Exit};
 use crate::claude::event::Event;
@@ -19,36 +20,6 @@ pub struct Rules {
     pub idle_ms: Option<u64>,
     /// A schema was given.
     pub structured: bool,
-}
-
-/// The answer to a beat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beat {
-    /// The lease holds.
-    Ok,
-    /// The lease holds, and the task is to be stopped.
-    Cancel,
-    /// The lease is lost: somebody else may be at it already.
-    Stale,
-    /// No answer.
-    Unreachable,
-}
-
-/// How far a run is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Cost so far in microdollars.
-    pub cost_microusd: u64,
-    /// The tool that is running, as in `Bash(cargo test)`.
-    pub tool: Option<String>,
-    /// Since the CLI last said anything.
-    pub heard_ms_ago: u64,
-    /// Turns so far.
-    pub turns: u32,
-    /// The session.
-    pub session_id: Option<String>,
-    /// Claude said or did something.
-    pub spoke: bool,
 }
 
 /// What may happen.

@@ -3,10 +3,11 @@
 //! Zero is the sending of the claim, so a lease is counted as Redis can have counted it at the latest. Not here: doing
 //! it (`drive.rs`), what an ended run amounts to (`claude/classify.rs`).
 
-use motorpool::ChunkKind;
 use motorpool::domain::attempt::{Class, Ending, Failure};
+use motorpool::pool::Beat;
+use motorpool::{ChunkKind, Progress};
 
-use super::exchange::{Action, Beat, Finished, Input, Live, Progress, Rules};
+use super::exchange::{Action, Finished, Input, Live, Rules};
 use crate::claude::classify::{Exit, Seen, classify};
 use crate::claude::event::{self, Call, Event};
 
@@ -170,11 +171,9 @@ impl Machine {
     pub fn progress(&self, now_ms: u64) -> Progress {
         Progress {
             cost_microusd: self.seen.cost().0,
-            tool: self.calls.last().map(|call| call.short.clone()),
-            heard_ms_ago: now_ms.saturating_sub(self.heard_ms),
-            turns: self.seen.turns,
-            session_id: self.seen.session_id.clone(),
-            spoke: self.seen.spoke,
+            tool: self.calls.last().map(|call| call.short.clone()).unwrap_or_default(),
+            heard_ago_ms: now_ms.saturating_sub(self.heard_ms),
+            session_id: self.seen.session_id.clone().unwrap_or_default(),
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use motorpool::domain::waits::of_lane;
 use motorpool::pool::Known;
 use motorpool::{Error, ErrorKind, Id, Pool, Result, Spec, State, TaskRecord};
 use serde_json::{Value, json};
@@ -86,8 +87,11 @@ pub(super) async fn warning(call: &Call, pool: &Pool, lane: &str) -> Option<Stri
     if workers.is_empty() && call.desk.project_dir().is_some() {
         return None;
     }
-    let (why, hint) =
-        work::waits_text(lane, &workers, "start one: motorpool-worker host, with --lanes and --labels that fit")?;
+    let (why, hint) = work::stuck_text(
+        &of_lane(lane, &workers),
+        lane,
+        "start one: motorpool-worker host, with --lanes and --labels that fit",
+    )?;
     Some(format!("{why}; {hint}"))
 }
 

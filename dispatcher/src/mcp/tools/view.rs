@@ -3,7 +3,7 @@
 //! Not here: what is new for a coordinator (`wait.rs`).
 
 use motorpool::pool::Known;
-use motorpool::{Entry, Error, ErrorKind, Filter, Result, State};
+use motorpool::{Error, ErrorKind, Filter, Result, State};
 use serde_json::{Map, Value, json};
 
 use super::super::answer::Answer;
@@ -221,17 +221,6 @@ async fn view_events(mut call: Call) -> Result<Answer> {
     call.args.clone().end()?;
     let events = call.pool().await?.last_events(limit).await?;
     let mut lines = vec![format!("events: the last {}, oldest first", events.len())];
-    for Entry { time_ms, event, decided, .. } in events {
-        let from = event.from.map_or("-", State::word);
-        let run = if event.run > 0 { format!(" run {}", event.run) } else { String::new() };
-        let decided = decided.map_or_else(String::new, |it| format!(" by {:?}: {:?}", it.by, it.why));
-        lines.push(format!(
-            "{} {} {from} -> {} ({}){run}{decided}",
-            rfc3339(time_ms),
-            event.task,
-            event.to,
-            event.cause
-        ));
-    }
+    lines.extend(events.iter().map(work::entry_line));
     Ok(Answer::text(lines.join("\n")))
 }

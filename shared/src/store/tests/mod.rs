@@ -43,6 +43,7 @@ use crate::domain::state::State;
 use crate::domain::task::{Record, Spec};
 use crate::embedded::Server;
 use crate::store::Store;
+use crate::store::event::START;
 use crate::store::script::{Call, CallError, Reply};
 use crate::store::sweep::Swept;
 use crate::store::{submission, task};
@@ -176,8 +177,8 @@ impl TestPool {
 
     /// The log of a task as `from cause to run`, oldest first.
     pub(crate) async fn log(&self, id: TaskId) -> Vec<String> {
-        let events = self.store.events_since("0", 10_000).await.expect("Redis answers");
-        let mine = events.into_iter().map(|(_, event)| event).filter(|event| event.task == id);
+        let log = self.store.log_since(START, 10_000).await.expect("Redis answers");
+        let mine = log.entries.into_iter().map(|entry| entry.event).filter(|event| event.task == id);
         mine.map(|event| format!("{} {} {} {}", event.from.map_or("-", State::word), event.cause, event.to, event.run))
             .collect()
     }

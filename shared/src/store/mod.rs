@@ -5,6 +5,7 @@
 
 mod address;
 mod answer;
+mod assemble;
 pub(crate) mod attempt;
 pub(crate) mod connect;
 mod contact;

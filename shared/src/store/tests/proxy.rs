@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
 use crate::embedded::Server;
-use crate::store::script::Call;
+use crate::store::assemble;
 
 /// Which script's reply is lost, by its hash, and how often yet.
 #[derive(Default)]
@@ -49,7 +49,7 @@ impl Proxy {
 
     /// The next `times` replies of a script are lost, each with its connection.
     pub(crate) fn lose(&self, script: &str, times: u32) {
-        *self.plan.lock().expect("nobody panicked") = Plan { hash: Call::hash(script), left: times };
+        *self.plan.lock().expect("nobody panicked") = Plan { hash: assemble::hash(script), left: times };
     }
 
     /// How many are still to be lost.

@@ -1,7 +1,8 @@
 //! Every word that a script may answer is read, or has its sentence and its hint.
 
 use crate::error::Result;
-use crate::store::script::{Reply, words_by_header};
+use crate::store::assemble::words_by_header;
+use crate::store::script::Reply;
 use crate::store::{attempt, fleet, host, news, review, sweep, task};
 
 /// What the reader of a script makes of a reply.

@@ -26,8 +26,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use super::TestPool;
 use crate::domain::state::{Cause, MOVES, State, is_legal};
 use crate::store::Store;
+use crate::store::assemble::changed;
 use crate::store::keys::Keys;
-use crate::store::script::changed;
 use ops::{Case, cases};
 
 /// Sequences of the normal run.

@@ -185,18 +185,10 @@ async fn what_was_rejected_goes_on_in_its_session_and_elsewhere_repeats_all_feed
     let options = json!({"review": true, "model": "haiku", "max_rejections": 4, "permission_mode": "acceptEdits",
         "allowed_tools": ["Bash"]});
     let id = fleet.submit(prompt, options).await;
-    let up = async |fleet: &Fleet, round: u32| {
-        fleet
-            .until("it is up for review", async |fleet| {
-                let record = fleet.pool.task(id).await.expect("the pool answers");
-                (record.state == State::PendingReview && record.round == round).then_some(record)
-            })
-            .await
-    };
-    let first = up(&fleet, 1).await;
+    let first = fleet.reviewable(id, 1).await;
     let none = TaskOptions::default();
     fleet.pool.reject(id, Some(1), "me", "Too short.\n@now\n@say a second draft", &none).await.expect("it is taken");
-    let second = up(&fleet, 2).await;
+    let second = fleet.reviewable(id, 2).await;
     assert_eq!(second.output.as_deref(), Some("a second draft"), "{}", fleet.logs());
     // The same conversation: its first question is still there.
     let last = fleet.api.requests().last().cloned().expect("a request");
@@ -205,7 +197,7 @@ async fn what_was_rejected_goes_on_in_its_session_and_elsewhere_repeats_all_feed
     // Its session is gone: the prompt again, with all that was said.
     std::fs::remove_dir_all(fleet.path("home/.claude/projects")).expect("sessions");
     fleet.pool.reject(id, Some(2), "me", "Too long.", &none).await.expect("it is taken");
-    let third = up(&fleet, 3).await;
+    let third = fleet.reviewable(id, 3).await;
     assert_eq!(third.runs[2].resumed, None);
     let last = fleet.api.requests().last().cloned().expect("a request");
     let text = last.last_user_text();
@@ -218,7 +210,7 @@ async fn what_was_rejected_goes_on_in_its_session_and_elsewhere_repeats_all_feed
     fleet.written("on").await;
     fleet.kill(worker, Signal::SIGKILL);
     fleet.worker(&[]);
-    let fourth = up(&fleet, 4).await;
+    let fourth = fleet.reviewable(id, 4).await;
     assert_eq!((fourth.run, fourth.attempt), (5, 2), "{}", fleet.logs());
     assert_eq!(fourth.output.as_deref(), Some("the last draft"));
     fleet.pool.approve(id, Some(4), "me", "").await.expect("it is taken");
@@ -353,15 +345,7 @@ async fn a_session_that_cannot_be_gone_on_with_costs_nothing_but_a_start_anew() 
     let mut fleet = Fleet::new(Cli::Real).await;
     fleet.worker(&[]);
     let id = fleet.submit("Write it.\n@say a draft", json!({"review": true, "model": "haiku"})).await;
-    let up = async |fleet: &Fleet, round: u32| {
-        fleet
-            .until("it is up for review", async |fleet| {
-                let record = fleet.pool.task(id).await.expect("the pool answers");
-                (record.state == State::PendingReview && record.round == round).then_some(record)
-            })
-            .await
-    };
-    up(&fleet, 1).await;
+    fleet.reviewable(id, 1).await;
     let projects = std::fs::read_dir(fleet.path("home/.claude/projects")).expect("sessions").flatten();
     for file in projects.flat_map(|dir| std::fs::read_dir(dir.path()).expect("a directory").flatten()) {
         if file.path().is_file() {
@@ -369,7 +353,7 @@ async fn a_session_that_cannot_be_gone_on_with_costs_nothing_but_a_start_anew() 
         }
     }
     fleet.pool.reject(id, Some(1), "me", "Longer.", &TaskOptions::default()).await.expect("it is taken");
-    let record = up(&fleet, 2).await;
+    let record = fleet.reviewable(id, 2).await;
     assert_eq!((record.attempt, record.runs.last().and_then(|run| run.resumed.clone())), (1, None), "{record:#?}");
     let last = fleet.api.requests().last().cloned().expect("a request");
     assert!(last.last_user_text().contains("Write it.") && last.last_user_text().contains("Longer."), "{last:#?}");

@@ -342,6 +342,15 @@ impl Fleet {
         seen.await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}\n{}", self.logs()))
     }
 
+    /// Waits until a task is up for review in a round.
+    pub async fn reviewable(&self, id: TaskId, round: u32) -> TaskRecord {
+        self.until(&format!("{id} is up for review in round {round}"), async |fleet| {
+            let record = fleet.pool.task(id).await.expect("the pool answers");
+            (record.state == State::PendingReview && record.round == round).then_some(record)
+        })
+        .await
+    }
+
     /// Waits until there is a task, and it is in a state.
     pub async fn reaches(&self, id: TaskId, state: State) -> TaskRecord {
         self.until(&format!("{id} is {state}"), async |fleet| {

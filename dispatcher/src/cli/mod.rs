@@ -8,6 +8,7 @@ mod doctor;
 mod events;
 mod follow;
 mod group;
+mod list;
 mod options;
 mod reach;
 mod review;
@@ -56,8 +57,8 @@ pub(crate) fn command() -> Command {
             task::result_command(),
             task::cancel_command(),
             watch::logs_command(),
-            task::list_command(),
-            task::show_command(),
+            list::command(),
+            show::command(),
             task::retry_command(),
             review::approve_command(),
             review::reject_command(),
@@ -106,8 +107,8 @@ pub(crate) async fn run(matches: &ArgMatches) -> Result<u8> {
         "result" => task::result(&call, of).await,
         "cancel" => task::cancel(&call, of).await,
         "logs" => watch::logs(&call, of).await,
-        "list" => task::list(&call, of).await,
-        "show" => task::show(&call, of).await,
+        "list" => list::run(&call, of).await,
+        "show" => show::run(&call, of).await,
         "retry" => task::retry(&call, of).await,
         "approve" => review::approve(&call, of).await,
         "reject" => review::reject(&call, of).await,

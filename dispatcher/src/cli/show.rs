@@ -1,12 +1,44 @@
-//! Everything that is known of a task, for people and for scripts.
+//! show: everything that is known of a task, for people and for scripts.
 
-use motorpool::{Run, TaskRecord};
+use clap::{ArgMatches, Command};
+use motorpool::{Id, Result, Run, TaskRecord};
 use serde_json::Value;
 
+use super::reach::{self, Wish};
+use super::task::looking;
+use super::{Call, id_arg, id_of, json_arg};
 use crate::term::record::json as record_json;
 use crate::term::table::harmless;
 use crate::term::time::{dollars, rfc3339, span};
+use crate::term::{print, print_json};
 use crate::work;
+
+pub(super) fn command() -> Command {
+    looking(
+        Command::new("show")
+            .about("Show everything that is known of a task")
+            .arg(id_arg())
+            .arg(json_arg("print the task's record, with lane, coordinator, working directory, options and prompt"))
+            .after_help("Example:\n  motorpool show t17"),
+    )
+}
+
+pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
+    let id = id_of(matches)?;
+    reach::check(call)?;
+    let reached = reach::reach(call, Wish::Look).await?;
+    let id = match id {
+        Id::Task(id) => id,
+        Id::Group(id) => return super::group::show(&reached, id, call.json).await,
+    };
+    let record = reached.task(id).await?;
+    if call.json {
+        print_json(&json(&record))?;
+    } else {
+        print(&text(&record))?;
+    }
+    Ok(0)
+}
 
 /// The record, and what the task was given.
 pub(super) fn json(record: &TaskRecord) -> Value {

@@ -15,7 +15,7 @@ if is_over(state) or known[2] == '1' then return { 'ok', state } end
 
 -- writes from here
 if is_group(id) then
-  stop_group(id, reason, retention_ms)
+  stop_group(id, reason, retention_ms, STOPPED_AT_ONCE)
 else
   stop_task(id, reason, retention_ms)
 end

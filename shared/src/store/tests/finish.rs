@@ -127,6 +127,7 @@ async fn with_the_flag_up_anything_but_a_success_is_cancelled() {
     pool_test(async |pool| {
         for (verdict, state) in [
             (Verdict::Complete, State::Completed),
+            (Verdict::Review, State::Cancelled),
             (Verdict::Fail(failure()), State::Cancelled),
             (Verdict::Cancel("the worker's word".into()), State::Cancelled),
             (retry(0), State::Cancelled),

@@ -9,6 +9,7 @@ use crate::domain::ids::{GroupId, Id, TaskId};
 use crate::domain::options::TaskOptions;
 use crate::domain::state::State;
 use crate::domain::task::Spec;
+use crate::store::assemble::changed;
 use crate::store::{submission, task};
 
 const WEEK_MS: i64 = 7 * 24 * 3600 * 1000;
@@ -162,6 +163,35 @@ async fn a_large_batch_is_cancelled_bit_by_bit() {
         assert_eq!(state(pool, batch).await, State::Cancelled);
         let open: u64 = pool.store.count(&[State::Pending, State::Waiting, State::Running]).await.unwrap().iter().sum();
         assert_eq!(open, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn chains_of_a_batch_stop_with_it_and_what_was_asked_to_stop_holds_up_no_others() {
+    pool_test(async |pool| {
+        let inner = |_| Item::Chain(Chain { options: TaskOptions::default(), ..chain(2) });
+        let ids =
+            submit(pool, FanOut { items: (0..30).map(inner).collect(), ..FanOut::default() }.nodes().unwrap()).await;
+        pool.words(&task::cancellation_of(*ids.last().unwrap(), "x")).await;
+        assert_eq!(pool.store.count(&[State::Pending, State::Waiting]).await.unwrap(), [0, 0], "none begins meanwhile");
+        // With a bound that is easily reached.
+        let (_, text) = changed::files().find(|(file, _)| *file == "parts/stop").unwrap();
+        changed::change("parts/stop", &text.replace("STOPPED_AT_ONCE = 300", "STOPPED_AT_ONCE = 3"));
+        let items = (0..8).map(|n| item(&n.to_string())).collect();
+        let ids = submit(pool, FanOut { items, ..FanOut::default() }.nodes().unwrap()).await;
+        let mut worker = pool.join("w1").await;
+        let held = worker.take().await;
+        for n in 2..6 {
+            pool.join(&format!("w{n}")).await.take().await;
+        }
+        pool.words(&task::cancellation_of(*ids.last().unwrap(), "x")).await;
+        assert_eq!(worker.beat(&held).await[..2], ["ok", "0"], "not yet");
+        for _ in 0..3 {
+            pool.sweep("s").await;
+        }
+        assert_eq!(worker.beat(&held).await[..2], ["ok", "1"], "each hears of it");
+        changed::restore();
     })
     .await;
 }

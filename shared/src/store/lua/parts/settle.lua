@@ -31,8 +31,9 @@ local function settle(id, verdict)
   local known = redis.call('HMGET', task, F.lane, F.priority, F.entry, F.run, F.cancel, F.cancel_reason)
   local lane, priority, run = known[1], known[2], known[4]
   local verb, reason = verdict.verb, verdict.reason
-  -- One of the two rules that are the scripts' own: stopped on request, whatever else went wrong meanwhile.
-  if known[5] == '1' and verb ~= 'complete' and verb ~= 'review' then
+  -- One of the two rules that are the scripts' own: stopped on request, whatever else happened meanwhile. A result that
+  -- is yet to be judged is no end.
+  if known[5] == '1' and verb ~= 'complete' then
     verb, reason = 'cancel', known[6] or reason
   end
   leave_lane(lane, priority, known[3])

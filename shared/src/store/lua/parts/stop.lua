@@ -24,25 +24,29 @@ end
 -- Most members of a chain or batch that one script stops; the sweep does the rest.
 local STOPPED_AT_ONCE = 300
 
--- The last member first, so that each has this reason and not that of the one before it.
-local function stop_group(id, reason, retention_ms)
+-- The last member first, so that each has this reason and not that of the one before it; gives how many more may be
+-- stopped.
+local function stop_group(id, reason, retention_ms, left)
   redis.call('HSET', key.record(id), F.cancel, '1', F.cancel_reason, reason, F.reason, reason)
-  local left = STOPPED_AT_ONCE
   local members = lines(redis.call('HGET', key.record(id), F.members) or '')
   for n = #members, 1, -1 do
     local member = members[n]
-    local state = redis.call('HGET', key.record(member), F.state)
-    if state and not is_over(state) then
-      if left <= 0 then return redis.call('ZADD', key.todo, whole(now_ms), 'cancel:' .. id) end
-      left = left - 1
+    local known = redis.call('HMGET', key.record(member), F.state, F.cancel)
+    local is_asked = known[1] == 'running' and known[2] == '1' and not is_group(member)
+    if known[1] and not is_over(known[1]) and not is_asked then
+      if left <= 0 then
+        redis.call('ZADD', key.todo, whole(now_ms), 'cancel:' .. id)
+        return 0
+      end
       if is_group(member) then
-        redis.call('HSET', key.record(member), F.cancel, '1', F.cancel_reason, reason, F.reason, reason)
-        redis.call('ZADD', key.todo, whole(now_ms), 'cancel:' .. member)
+        left = stop_group(member, reason, retention_ms, left)
       else
+        left = left - 1
         stop_task(member, reason, retention_ms)
       end
     end
   end
+  return left
 end
 
 -- What a script before had no room for.
@@ -53,7 +57,7 @@ local function do_todo(retention_ms)
     if verb == 'release' then
       release(id, retention_ms)
     elseif verb == 'cancel' and redis.call('EXISTS', key.record(id)) == 1 then
-      stop_group(id, redis.call('HGET', key.record(id), F.cancel_reason) or '', retention_ms)
+      stop_group(id, redis.call('HGET', key.record(id), F.cancel_reason) or '', retention_ms, STOPPED_AT_ONCE)
     end
   end
 end

@@ -23,7 +23,7 @@ impl Pool {
         };
         let message = failure.map_or(reason, |failure| failure.message.as_str());
         let cancel = self.tasks[&id].cancel.clone();
-        if let Some(why) = cancel.as_deref().filter(|_| !matches!(cause, Cause::Complete | Cause::Review)) {
+        if let Some(why) = cancel.as_deref().filter(|_| cause != Cause::Complete) {
             (cause, reason) = (Cause::Cancel, why);
         }
         self.leave_lane(id);

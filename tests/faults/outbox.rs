@@ -82,13 +82,22 @@ async fn a_result_that_was_kept_for_too_long_changes_nothing_but_the_books() {
     assert!(settled);
     let before = fleet.over(id).await;
     assert_eq!((before.state, before.run, before.cost_microusd), (State::Completed, 2, 0), "{before:#?}");
-    for (name, text) in [("half", "{\"form\":1,\"wor"), ("newer", "{\"form\":9}"), ("bytes", "\u{0}")] {
-        let pool = files(&fleet, ".result")[0].split('.').next().expect("a pool").to_owned();
-        std::fs::write(fleet.path(&format!("state/outbox/{pool}.w-{name}.result")), text).expect("a file");
+    let kept = files(&fleet, ".result").remove(0);
+    let pool = kept.split('.').next().expect("a pool");
+    // One that is refused comes first, and holds up none.
+    let text = std::fs::read_to_string(fleet.path(&format!("state/outbox/{kept}"))).expect("a letter");
+    let mut earlier: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    earlier["finish"][1] = "0".into();
+    let refused = ("earlier", earlier.to_string());
+    let damaged = [("half", "{\"form\":1,\"wor"), ("newer", "{\"form\":9}"), ("bytes", "\u{0}")];
+    for (name, text) in damaged.map(|(name, text)| (name, text.to_owned())).into_iter().chain([refused]) {
+        let path = fleet.path(&format!("state/outbox/{pool}.w-{name}.result"));
+        std::fs::write(&path, text).expect("a file");
+        std::fs::File::open(&path).and_then(|file| file.set_modified(std::time::UNIX_EPOCH)).expect("a time");
     }
     fleet.worker(&[]);
     fleet.until("the outbox is empty", async |fleet| files(fleet, ".result").is_empty().then_some(())).await;
-    assert_eq!(files(&fleet, ".damaged").len(), 3, "{}", fleet.logs());
+    assert_eq!(files(&fleet, ".damaged").len(), 4, "{}", fleet.logs());
     let record = fleet.over(id).await;
     assert_eq!((record.output, record.run), (before.output, 2));
     assert_eq!((record.runs[0].cost_microusd, record.cost_microusd), (1000, 1000), "its cost is booked");

@@ -64,7 +64,13 @@ impl Pool {
                 continue;
             };
             let (task, run, worker) = (letter.task, letter.run, letter.worker);
-            if attempt::told_finish(&self.ask(&call).await?)? == Told::Ok {
+            let reply = self.ask(&call).await?;
+            if reply.word() == "superseded" {
+                // Its writer was heard later: it is not taken at the next time either, and those behind it are.
+                let _: Option<()> = outbox.put_aside(kept.path(), reply.unexpected().message());
+                continue;
+            }
+            if attempt::told_finish(&reply)? == Told::Ok {
                 tracing::info!(%task, run, worker, "told the result of a worker that had ended before it could");
                 // The call was a sign of life of a worker that is no more.
                 let leave =

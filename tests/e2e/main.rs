@@ -8,6 +8,7 @@ mod fitness;
 mod follow;
 mod forms;
 mod labels;
+mod midway;
 mod options;
 mod place;
 mod stop;

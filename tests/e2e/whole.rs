@@ -127,8 +127,17 @@ async fn a_fan_out_prints_every_item_in_order_and_what_failed_apart() {
                     == collect (t5) completed\ngathered";
     assert_done(&done, 1, expected, &user);
     assert!(done.err.contains("item 2 (t2) failed: request"), "{}", done.err);
-    let listed = user.motorpool("one", &["list", "--kind", "batches"]).await.out;
-    assert!(listed.contains("b1") && listed.contains("3/4"), "{listed}");
+    for (args, is_there) in [
+        (&["list", "--kind", "batches"][..], true),
+        (&["list", "--kind", "batches", "--state", "failed"], true),
+        (&["list", "--kind", "batches", "--state", "completed"], false),
+        (&["list", "--kind", "batches", "--tag", "nightly"], false),
+        (&["list", "--kind", "chains", "--state", "completed"], true),
+    ] {
+        let listed = user.motorpool("one", args).await.out;
+        let words = if args.contains(&"chains") { ["c1", "2/2"] } else { ["b1", "3/4"] };
+        assert_eq!(words.iter().all(|word| listed.contains(word)), is_there, "{args:?}: {listed}");
+    }
     end(user).await;
 }
 

@@ -18,14 +18,23 @@ pub(crate) async fn carry_on(pool: &Pool, lease: &Lease, auto: &Auto, outcome: &
         },
         Ending::Stopped(_) | Ending::Elsewhere { .. } => return,
     };
+    // One that was stopped meanwhile starts nothing, nor does one that is another's by now.
+    if let Ok(Some(record)) = pool.find_short(lease.task()).await
+        && (record.cancel || record.run != lease.run())
+    {
+        outcome.ending = Ending::Stopped("stopped before what was classified was started".to_owned());
+        return;
+    }
     match start(pool, lease, auto, &decision).await {
         Ok(carried) => {
             tracing::info!(task = %lease.task(), made = ?carried.made.map(|id| id.to_string()), "started what was classified");
+            outcome.report.output = carried.made.map(|id| format!("{id}: {}", carried.route.words()));
             outcome.report.structured = serde_json::to_value(carried).ok();
         }
         Err(error) => {
             let class = match error.kind() {
-                motorpool::ErrorKind::Redis => Class::Transient,
+                // Redis is away, or the pool is full for now.
+                motorpool::ErrorKind::Redis | motorpool::ErrorKind::Refused => Class::Transient,
                 _ => Class::Request,
             };
             let failure = Failure::new(class, format!("what was classified cannot be started: {}", error.message()));

@@ -5,14 +5,16 @@
 
 use std::time::Duration;
 
+use motorpool::domain::fleet::Unfit;
 use motorpool::pool::{GroupView, Member};
-use motorpool::{ErrorKind, GroupId, GroupKind, Result, State};
+use motorpool::{Error, ErrorKind, GroupId, GroupKind, Result, State, TaskRecord};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Call;
 use super::group::{PACE, conclude};
 use super::reach::Reached;
 use super::signals::Signals;
+use super::waiting::{Stuck, Waiting};
 use crate::term::group::member_word;
 use crate::term::progress::Progress;
 use crate::term::table::harmless;
@@ -24,19 +26,36 @@ const PROOF: Duration = Duration::from_secs(60);
 const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// Why it is being cancelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Cancel {
     Interrupted,
     TimedOut,
+    /// No worker could ever take what comes next.
+    Hopeless(Unfit),
 }
 
 impl Cancel {
-    fn reason(self) -> &'static str {
+    fn reason(&self) -> &'static str {
         match self {
             Self::Interrupted => "interrupted at the command line",
             Self::TimedOut => "the time limit of the command line ran out",
+            Self::Hopeless(_) => "no worker can take it",
         }
     }
+
+    /// The exit code where the end is not waited for.
+    fn code(&self) -> u8 {
+        if matches!(self, Self::TimedOut) { 4 } else { 5 }
+    }
+}
+
+/// Of a whole of which nothing runs, the first task that could.
+fn ready(view: &GroupView) -> Option<&TaskRecord> {
+    let runs = |record: &TaskRecord| matches!(record.state, State::Running | State::PendingReview);
+    if view.tasks().any(runs) {
+        return None;
+    }
+    view.tasks().find(|record| record.state == State::Pending)
 }
 
 /// How far it is, in words: what lasts, and what passes.
@@ -82,9 +101,10 @@ pub(super) async fn follow(
     let mut progress = Progress::new();
     let mut watch = reached.pool.watch(id).await;
     let (mut cancel, mut asked, mut proof_by) = (None::<Cancel>, false, None::<Instant>);
+    let mut waiting = Waiting::new();
     let began = Instant::now();
     loop {
-        if let Some(why) = cancel.filter(|_| !asked) {
+        if let Some(why) = cancel.as_ref().filter(|_| !asked) {
             asked = reached.pool.cancel(id, why.reason()).await.is_ok();
         }
         match reached.pool.group_view(id).await {
@@ -94,11 +114,32 @@ pub(super) async fn follow(
                 tell(&format!("{id} {} in {}, {}", view.state, time::span(took), time::dollars(view.cost_microusd())));
                 let code = conclude(reached, &view, call.json).await?;
                 // One that ended by itself in the meantime counts as it ended.
-                let timed_out = view.state == State::Cancelled && cancel == Some(Cancel::TimedOut);
-                return Ok(if timed_out { 4 } else { code });
+                return match cancel.filter(|_| view.state == State::Cancelled) {
+                    Some(Cancel::TimedOut) => Ok(4),
+                    Some(Cancel::Hopeless(unfit)) => {
+                        let what = format!("no worker can take {id} ({}): {}", unfit.class, harmless(&unfit.message));
+                        let error = Error::failed(what);
+                        Err(match &unfit.hint {
+                            Some(hint) => error.hint(harmless(hint)),
+                            None => error,
+                        })
+                    }
+                    _ => Ok(code),
+                };
             }
             Ok(view) => {
-                let (lasting, passing) = words(&view);
+                let (mut lasting, passing) = words(&view);
+                // What cannot be asked now is asked at the next look.
+                if let (None, Some(task)) = (&cancel, ready(&view))
+                    && let Ok(why) = reached.pool.waits_for(&task.lane).await
+                {
+                    let stuck = Stuck { id: id.into(), lane: &task.lane, state: task.state };
+                    let found = waiting.judge(reached, stuck, &why, &mut progress);
+                    if !found.is_turn {
+                        lasting.push_str(&format!(": {}", found.words));
+                    }
+                    cancel = found.hopeless.map(Cancel::Hopeless);
+                }
                 let elapsed = time::span(u64::try_from(began.elapsed().as_millis()).unwrap_or(0) / 1000 * 1000);
                 progress.show(&lasting, &format!("{elapsed}  {passing}"));
             }
@@ -110,21 +151,20 @@ pub(super) async fn follow(
         if proof_by.is_some_and(|by| Instant::now() >= by) {
             progress.clear();
             tell(&format!("{id} is being cancelled; it is not proved yet that all of it stopped"));
-            return Ok(if cancel == Some(Cancel::TimedOut) { 4 } else { 5 });
+            return Ok(cancel.map_or(5, |why| why.code()));
         }
-        let enough = if cancel == Some(Cancel::Interrupted) { 2 } else { 1 };
+        let enough = if matches!(cancel, Some(Cancel::Interrupted)) { 2 } else { 1 };
         tokio::select! {
             () = pause(&mut watch) => {}
             () = signals.reach(enough) => {
-                if cancel.is_some() {
+                if let Some(why) = &cancel {
                     // Who does not wait: the pool should have heard of it at least.
-                    let why = cancel.unwrap_or(Cancel::Interrupted).reason();
                     if !asked {
-                        let _ = timeout(LAST_WORD, reached.pool.cancel(id, why)).await;
+                        let _ = timeout(LAST_WORD, reached.pool.cancel(id, why.reason())).await;
                     }
                     progress.clear();
                     tell(&format!("{id} is being cancelled; not waiting for the proof"));
-                    return Ok(if cancel == Some(Cancel::TimedOut) { 4 } else { 5 });
+                    return Ok(why.code());
                 }
                 progress.say(&format!("{id}: cancelling; a second Ctrl-C does not wait"));
                 cancel = Some(Cancel::Interrupted);

@@ -10,7 +10,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use motorpool::domain::definition::{self, Vars};
 use motorpool::domain::limits;
 use motorpool::pool::{GroupView, Known, Member, SubmittedGroup};
-use motorpool::{Class, Error, ErrorKind, GroupId, GroupKind, Id, Result, State, TaskId, TaskOptions, TaskRecord};
+use motorpool::{
+    Class, Error, ErrorKind, Filter, GroupId, GroupKind, Id, Result, State, TaskId, TaskOptions, TaskRecord,
+};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -385,6 +387,7 @@ pub(super) async fn list(
     kind: GroupKind,
     limit: usize,
     below: Option<&str>,
+    filter: &Filter,
 ) -> Result<u8> {
     let below = match below {
         None => None,
@@ -396,7 +399,7 @@ pub(super) async fn list(
             }
         },
     };
-    let mut views = reached.pool.groups(kind, below, limit + 1).await?;
+    let mut views = reached.pool.groups(kind, below, limit + 1, filter).await?;
     let more = views.len() > limit;
     views.truncate(limit);
     let cursor = views.last().filter(|_| more).map(|view| view.group.id);

@@ -17,8 +17,8 @@ pub(super) fn command() -> Command {
     looking(
         Command::new("list")
             .about("List tasks, newest first")
-            .arg(state.help("only tasks in this state; repeat it for more"))
-            .arg(Arg::new("tag").long("tag").value_name("TAG").help("only tasks with this tag"))
+            .arg(state.help("only those in this state; repeat it for more"))
+            .arg(Arg::new("tag").long("tag").value_name("TAG").help("only those with this tag"))
             .arg(
                 Arg::new("kind").long("kind").value_name("KIND").default_value("tasks").help("tasks, chains or batches"),
             )
@@ -43,20 +43,21 @@ pub(super) async fn run(call: &Call, matches: &ArgMatches) -> Result<u8> {
             return Err(Error::usage(format!("--kind: {other:?} is no kind")).hint("give tasks, chains or batches"));
         }
     };
-    if let Some(kind) = kind {
-        let cursor = matches.get_one::<String>("cursor").map(String::as_str);
-        reach::check(call)?;
-        let reached = reach::reach(call, Wish::Look).await?;
-        return super::group::list(call, &reached, kind, limit, cursor).await;
-    }
-    let filter = Filter {
+    let mut filter = Filter {
         states: states.map(|state| state.parse()).collect::<Result<_>>()?,
         tag: matches.get_one::<String>("tag").cloned(),
         coordinator: (call.settings.origin("coordinator") == "--coordinator")
             .then(|| options::coordinator(call))
             .transpose()?,
-        before: matches.get_one::<String>("cursor").map(|cursor| cursor.parse()).transpose()?,
+        before: None,
     };
+    let cursor = matches.get_one::<String>("cursor");
+    if let Some(kind) = kind {
+        reach::check(call)?;
+        let reached = reach::reach(call, Wish::Look).await?;
+        return super::group::list(call, &reached, kind, limit, cursor.map(String::as_str), &filter).await;
+    }
+    filter.before = cursor.map(|cursor| cursor.parse()).transpose()?;
     reach::check(call)?;
     let page = reach::reach(call, Wish::Look).await?.pool.list(&filter, limit).await?;
     if call.json {

@@ -21,6 +21,7 @@ mod signals;
 mod slots;
 mod status;
 mod task;
+mod waiting;
 mod watch;
 
 use std::collections::BTreeMap;

@@ -12,6 +12,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::reach::{self, Wish};
+use super::run::{End, Follow};
+use super::signals::Signals;
 use super::task::looking;
 use super::{Call, json_arg, options};
 use crate::term::{COLUMNS, print, print_json, table, tell, time};
@@ -87,18 +89,6 @@ pub(super) fn auto_command() -> Command {
     ))
 }
 
-/// A route in words.
-fn words(route: &Route) -> String {
-    match route {
-        Route::Single { .. } => "one task".to_owned(),
-        Route::Parallel { prompts } => format!("{} tasks at once", prompts.len()),
-        Route::Chain { steps } => {
-            let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
-            format!("a chain of {}: {}", steps.len(), names.join(", "))
-        }
-    }
-}
-
 fn routed_json(routed: &Routed) -> Value {
     let mut value = serde_json::to_value(&routed.decision.route).unwrap_or_default();
     value["fallback"] = routed.decision.fallback.clone().into();
@@ -134,10 +124,23 @@ pub(super) async fn auto(call: &Call, matches: &ArgMatches) -> Result<u8> {
     call.refuse_inside_run("auto")?;
     let is_dry = matches.get_flag("dry-run");
     let wish = if matches.get_flag("detach") { Wish::Submit } else { Wish::Run };
-    let reached = reach::reach(call, wish).await?;
+    let signals = Signals::count()?;
+    let reached = tokio::select! {
+        reached = reach::reach(call, wish) => reached?,
+        () = signals.reach(1) => {
+            tell("cancelled; nothing was submitted");
+            return Ok(5);
+        }
+    };
     let router = Router { project_dir: reached.joined.is_some().then(|| call.project_dir()), ..router };
     if is_dry {
-        let routed = reached.pool.route(&spec.prompt, &hints, &router).await?;
+        let routed = tokio::select! {
+            routed = reached.pool.route(&spec.prompt, &hints, &router) => routed?,
+            () = signals.reach(1) => {
+                tell("interrupted; nothing was started but the decision, which goes on");
+                return Ok(5);
+            }
+        };
         if let Some(why) = &routed.decision.fallback {
             tell(&format!("one task, since {why}"));
         }
@@ -160,15 +163,20 @@ pub(super) async fn auto(call: &Call, matches: &ArgMatches) -> Result<u8> {
         return Ok(0);
     }
     tell(&format!("{} decides how it is done", made.id));
-    let record = reached.pool.wait(made.id, None).await?;
-    let carried: Option<Carried> = record.structured.clone().and_then(|value| serde_json::from_value(value).ok());
-    let Some((id, carried)) = carried.and_then(|carried| Some((carried.made?, carried))) else {
-        return super::task::conclude(&record, call.json);
+    let mut decision = Follow::new(&reached, made.id, signals, None);
+    let record = match decision.until_over().await? {
+        End::Left(code) => return Ok(code),
+        End::Over(record) => *record,
     };
+    let Some((carried, id)) = Carried::of(&record) else { return decision.conclude(record, call.json) };
     if let Some(why) = &carried.fallback {
         tell(&format!("one task, since {why}"));
     }
-    tell(&format!("{id}: {}", words(&carried.route)));
+    tell(&format!("{id}: {}", carried.route.words()));
+    if decision.was_cancelled() {
+        // It was quicker than the cancel.
+        reached.pool.cancel(id, "interrupted at the command line").await?;
+    }
     super::group::follow_any(call, &reached, id, None).await
 }
 

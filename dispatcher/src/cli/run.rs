@@ -8,27 +8,22 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use motorpool::domain::fleet::Unfit;
-use motorpool::domain::lane::Lane;
 use motorpool::domain::waits::Why;
-use motorpool::embedded::keeper_of;
-use motorpool::{Class, Error, ErrorKind, Failure, Result, State, TaskId, TaskRecord};
+use motorpool::{Error, ErrorKind, Failure, Result, State, TaskId, TaskRecord};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::reach::{self, Reached, Wish};
 use super::signals::Signals;
+use super::waiting::{Stuck, Waiting};
 use super::{Call, json_arg, options, task, timeout_arg, timeout_of};
 use crate::term::progress::Progress;
 use crate::term::table::harmless;
-use crate::term::{error_text, has_colour, tell, time};
+use crate::term::{tell, time};
 
 /// When somebody is told that Redis does not answer.
 const SLOW: Duration = Duration::from_secs(2);
 /// How often a task is looked at without news: the line on a terminal counts seconds.
 const PACE: Duration = Duration::from_secs(1);
-/// How long every worker must be unfit before an embedded pool is given up.
-const UNFIT_FOR: Duration = Duration::from_secs(1);
-/// When somebody is told that an embedded pool has no worker.
-const NO_WORKER: Duration = Duration::from_secs(20);
 
 pub(super) fn command() -> Command {
     let detach = Arg::new("detach").long("detach").action(ArgAction::SetTrue).help("print the id and do not wait");
@@ -89,23 +84,22 @@ pub(super) async fn follow_task(
     signals: Signals,
     deadline: Option<Instant>,
 ) -> Result<u8> {
-    let task = Follow {
-        reached,
-        id,
-        signals,
-        deadline,
-        progress: Progress::new(),
-        began: Instant::now(),
-        moved: (Instant::now(), None),
-        unfit_since: None,
-        said: None,
-        cancel: None,
-        enough: 1,
-        asked: false,
-        proof_by: None,
-        away_since: None,
-    };
-    task.follow(call).await
+    let mut task = Follow::new(reached, id, signals, deadline);
+    match task.until_over().await? {
+        End::Left(code) => Ok(code),
+        End::Over(record) => {
+            tell(&summary(&record));
+            task.conclude(*record, call.json)
+        }
+    }
+}
+
+/// How a task was left.
+pub(super) enum End {
+    /// It is over, or up for review.
+    Over(Box<TaskRecord>),
+    /// Nobody waited for that; the exit code.
+    Left(u8),
 }
 
 /// Why a task is being cancelled.
@@ -136,18 +130,16 @@ enum Step {
     Deadline,
 }
 
-struct Follow<'a> {
+/// Follows a task.
+pub(super) struct Follow<'a> {
     reached: &'a Reached,
     id: TaskId,
     signals: Signals,
     deadline: Option<Instant>,
     progress: Progress,
-    began: Instant,
     /// Since when it stands where it stands.
     moved: (Instant, Option<(State, u64)>),
-    unfit_since: Option<Instant>,
-    /// What was last said of its waiting.
-    said: Option<String>,
+    waiting: Waiting,
     cancel: Option<Cancel>,
     /// After so many signals nothing is waited for any more; after the first one, where it has yet to cancel.
     enough: u32,
@@ -159,19 +151,42 @@ struct Follow<'a> {
     away_since: Option<Instant>,
 }
 
-impl Follow<'_> {
-    async fn follow(mut self, call: &Call) -> Result<u8> {
+impl<'a> Follow<'a> {
+    pub(super) fn new(reached: &'a Reached, id: TaskId, signals: Signals, deadline: Option<Instant>) -> Self {
+        Self {
+            reached,
+            id,
+            signals,
+            deadline,
+            progress: Progress::new(),
+            moved: (Instant::now(), None),
+            waiting: Waiting::new(),
+            cancel: None,
+            enough: 1,
+            asked: false,
+            proof_by: None,
+            away_since: None,
+        }
+    }
+
+    /// Whether it was cancelled from here, though it may have ended otherwise.
+    pub(super) fn was_cancelled(&self) -> bool {
+        self.cancel.is_some()
+    }
+
+    /// Waits for its end.
+    pub(super) async fn until_over(&mut self) -> Result<End> {
         let mut watch = self.reached.pool.watch(self.id).await;
         loop {
             let step = self.look().await;
             let is_over = matches!(&step, Step::Looked(Ok(look)) if !look.record.state.is_unfinished());
             if !is_over && self.proof_by.is_some_and(|by| Instant::now() >= by) {
-                return Ok(self.give_up());
+                return Ok(End::Left(self.give_up()));
             }
             match step {
                 Step::Signal if self.cancel.is_some() => {
                     self.ask_once_more().await;
-                    return Ok(self.give_up());
+                    return Ok(End::Left(self.give_up()));
                 }
                 Step::Signal => {
                     self.enough = 2;
@@ -192,8 +207,7 @@ impl Follow<'_> {
                 Step::Looked(Err(error)) => return Err(error),
                 Step::Looked(Ok(look)) if !look.record.state.is_unfinished() => {
                     self.progress.clear();
-                    tell(&summary(&look.record));
-                    return self.conclude(look.record, call.json);
+                    return Ok(End::Over(Box::new(look.record)));
                 }
                 Step::Looked(Ok(look)) => {
                     self.away_since = None;
@@ -318,77 +332,20 @@ impl Follow<'_> {
         }
     }
 
-    /// What a task that does not run waits for, in words; says once what the user should know.
+    /// What a task that does not run waits for, in words; cancels it where that never comes.
     fn judge_waiting(&mut self, look: &Look) -> Option<String> {
-        let unfit = match look.waits_for.as_ref()? {
-            Why::Fitness { unfit, .. } => unfit.clone(),
-            Why::NoWorker | Why::Draining(_) => {
-                self.unfit_since = None;
-                self.miss_worker(&look.record.lane);
-                return Some("waits for a worker".into());
-            }
-            _ => {
-                self.unfit_since = None;
-                let turn =
-                    if look.record.state == State::Delayed { "waits for its time" } else { "waits for its turn" };
-                return look.record.reason.as_deref().map(harmless).or_else(|| Some(turn.into()));
-            }
-        };
-        let since = *self.unfit_since.get_or_insert_with(Instant::now);
-        let until = unfit.until_ms.map(|ms| format!(" until {}", time::rfc3339(ms))).unwrap_or_default();
-        if unfit.class == Class::Limit {
-            return Some(format!("waits for a usage limit{until}: {}", harmless(&unfit.message)));
-        }
-        let words = error_text(
-            &format!("no worker can take {} now ({}): {}", self.id, unfit.class, harmless(&unfit.message)),
-            unfit.hint.as_deref().map(harmless).as_deref(),
-            has_colour(),
-        );
-        if self.reached.joined.is_none() {
-            self.say_once(words);
-        } else if since.elapsed() >= UNFIT_FOR && look.record.state == State::Pending {
+        let (record, why) = (&look.record, look.waits_for.as_ref()?);
+        let task = Stuck { id: self.id.into(), lane: &record.lane, state: record.state };
+        let found = self.waiting.judge(self.reached, task, why, &mut self.progress);
+        if let Some(unfit) = found.hopeless {
             self.cancel = Some(Cancel::Hopeless(unfit));
         }
-        Some("waits for a worker that can take it".into())
+        let reason = record.reason.as_deref().map(harmless).filter(|_| found.is_turn);
+        Some(reason.unwrap_or(found.words))
     }
 
-    /// An embedded pool without any worker: says where to look; gives up where none can ever come.
-    fn miss_worker(&mut self, lane: &str) {
-        let Some(joined) = &self.reached.joined else {
-            let lane = Lane::parse(lane).words();
-            return self.say_once(format!("no live worker serves {lane}; waiting for one"));
-        };
-        if self.began.elapsed() < NO_WORKER {
-            return;
-        }
-        let place = joined.place();
-        let slots = keeper_of(place).ok().flatten().map_or(0, |keeper| keeper.slots);
-        if slots == 0 {
-            return self.say_once("the pool has no slots; `motorpool down`, then --slots N, gives it workers".into());
-        }
-        if let Err(error) = reach::worker_bin() {
-            let hint = error.hint_text().map(str::to_owned);
-            let unfit = Unfit { class: Class::Internal, message: error.message().to_owned(), hint, until_ms: None };
-            self.cancel = Some(Cancel::Hopeless(unfit));
-            return;
-        }
-        let log = place.dir().join("host.log");
-        let lane = Lane::parse(lane).words();
-        self.say_once(format!(
-            "no worker serves {lane}; still waiting. This pool's workers have their --lanes and --labels from its start \
-             (`motorpool down`, then start it with others); where none is alive, see {}",
-            log.display()
-        ));
-    }
-
-    fn say_once(&mut self, words: String) {
-        if self.said.as_ref() != Some(&words) {
-            self.progress.say(&words);
-            self.said = Some(words);
-        }
-    }
-
-    fn conclude(&self, mut record: TaskRecord, json: bool) -> Result<u8> {
+    /// Prints what it brought; its exit code.
+    pub(super) fn conclude(&self, mut record: TaskRecord, json: bool) -> Result<u8> {
         let is_cancelled = record.state == State::Cancelled;
         if let (true, Some(Cancel::Hopeless(unfit))) = (is_cancelled, &self.cancel) {
             let failure = Failure { status: None, ..Failure::new(unfit.class, unfit.message.clone()) };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use motorpool::domain::lane::Lane;
 use motorpool::domain::options::PermissionMode;
+use motorpool::domain::route::Carried;
 use motorpool::settings::{self, Scope};
 use motorpool::{Class, Error, ErrorKind, GroupId, Id, Result, Spec, State, TaskId, TaskRecord};
 use serde_json::json;
@@ -126,11 +127,16 @@ pub(super) async fn result(call: &Call, matches: &ArgMatches) -> Result<u8> {
         Id::Task(id) => id,
         Id::Group(id) => return super::group::result(call, &reached, id, matches.get_flag("wait"), until).await,
     };
+    let wait = matches.get_flag("wait");
+    result_of(call, &reached, id, wait, until).await
+}
+
+async fn result_of(call: &Call, reached: &Reached, id: TaskId, wait: bool, until: Option<Instant>) -> Result<u8> {
     let mut record = reached.task(id).await?;
-    if !matches.get_flag("wait") {
-        return conclude(&record, call.json);
+    if !wait {
+        return brought(call, reached, &record, wait, until).await;
     }
-    let pool = reached.pool;
+    let pool = &reached.pool;
     let mut away = Away::default();
     while record.state.is_unfinished() && until.is_none_or(|until| Instant::now() < until) {
         // While it lasts, one look at a time: the wait itself would say nothing before its end.
@@ -145,13 +151,31 @@ pub(super) async fn result(call: &Call, matches: &ArgMatches) -> Result<u8> {
         }
     }
     if !record.state.is_unfinished() {
-        return conclude(&record, call.json);
+        return brought(call, reached, &record, wait, until).await;
     }
     if call.json {
         print_json(&record_json(&record))?;
     }
     Err(Error::timeout(format!("{id} is still {}", record.state))
         .hint(format!("it goes on; `motorpool result {id} --wait` waits again")))
+}
+
+/// Prints what a task brought; of one that decided how work is done, and started it, what that work brought.
+async fn brought(
+    call: &Call,
+    reached: &Reached,
+    record: &TaskRecord,
+    wait: bool,
+    until: Option<Instant>,
+) -> Result<u8> {
+    let Some((carried, made)) = Carried::of(record).filter(|_| !call.json) else {
+        return conclude(record, call.json);
+    };
+    tell(&format!("{} decided how the work is done: {made}, {}", record.id, carried.route.words()));
+    match made {
+        Id::Group(made) => super::group::result(call, reached, made, wait, until).await,
+        Id::Task(made) => Box::pin(result_of(call, reached, made, wait, until)).await,
+    }
 }
 
 /// Prints what a task brought; its exit code.
@@ -246,7 +270,11 @@ pub(super) async fn cancel(call: &Call, matches: &ArgMatches) -> Result<u8> {
         items.push(json!({ "id": id, "state": state.word() }));
         match cancelled_text(*id, before, state) {
             Ok(words) => tell(&words),
-            Err(error) => wrong.push(error),
+            Err(error) => wrong.push(match started_by(&reached, *id, state).await? {
+                Some(made) => Error::refused(error.message())
+                    .hint(format!("what it started goes on: `motorpool cancel {made}` stops that")),
+                None => error,
+            }),
         }
     }
     if call.json {
@@ -258,6 +286,16 @@ pub(super) async fn cancel(call: &Call, matches: &ArgMatches) -> Result<u8> {
         tell(&error_text(error.message(), error.hint_text(), has_colour()));
     }
     last.map_or(Ok(0), Err)
+}
+
+/// What a task that is over has started, where it was one that decides how work is done.
+async fn started_by(reached: &Reached, id: Id, state: State) -> Result<Option<Id>> {
+    let Id::Task(id) = id else { return Ok(None) };
+    if state != State::Completed {
+        return Ok(None);
+    }
+    let Some((_, made)) = Carried::of(&reached.task(id).await?) else { return Ok(None) };
+    Ok((!reached.state(made).await?.is_terminal()).then_some(made))
 }
 
 /// What became of a task that was to be stopped.

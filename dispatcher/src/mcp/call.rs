@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use motorpool::pool::{Glance, Known, News, NewsMark};
-use motorpool::{Error, ErrorKind, GroupId, Id, Pool, Result, TaskId, TaskRecord};
+use motorpool::{Error, ErrorKind, Filter, GroupId, Id, Pool, Result, TaskId, TaskRecord};
 use rmcp::RoleServer;
 use rmcp::model::{ProgressNotificationParam, ProgressToken};
 use rmcp::service::{Peer, RequestContext};
@@ -113,7 +113,8 @@ impl Call {
             Id::Task(id) => Ok(Known::Task(Box::new(find(&pool, id).await?))),
             Id::Group(group) => match pool.group_view(group).await {
                 Err(error) if error.kind() == ErrorKind::Refused => {
-                    let newest = pool.groups(group.kind, None, 1).await?.first().map(|view| view.group.id);
+                    let newest =
+                        pool.groups(group.kind, None, 1, &Filter::default()).await?.first().map(|view| view.group.id);
                     let kind = group.kind.word();
                     let known = match newest {
                         Some(newest) => format!("the newest is {newest}"),

@@ -62,6 +62,9 @@ pub(super) fn head(view: &GroupView) -> String {
             let states = State::ALL.iter().filter(|state| with(**state) > 0);
             let counts: Vec<String> = states.map(|state| format!("{} {state}", with(*state))).collect();
             parts.push(format!("{}: {}", counted(count, "item"), counts.join(", ")));
+            if view.state == State::PendingReview {
+                parts.push("to be judged with pool_approve_result or pool_reject_result".to_owned());
+            }
         }
     }
     if view.state == State::Cancelled
@@ -146,15 +149,17 @@ fn failures(view: &GroupView) -> String {
     named.iter().filter(|(_, ids)| !ids.is_empty()).map(line).collect()
 }
 
-/// The tasks whose words an answer about it has room for.
-fn shown(view: &GroupView) -> Vec<(String, TaskId)> {
+/// The tasks whose words an answer about it has room for, each with what it stands for and how that stands.
+fn shown(view: &GroupView) -> Vec<(String, State, TaskId)> {
     match view.group.id.kind {
-        GroupKind::Chain => view.last_done().map(|record| (view.group.id.to_string(), record.id)).into_iter().collect(),
+        GroupKind::Chain => {
+            view.last_done().map(|record| (view.group.id.to_string(), view.state, record.id)).into_iter().collect()
+        }
         GroupKind::Batch => view
             .members
             .iter()
             .filter(|member| matches!(member.state(), State::Completed | State::PendingReview))
-            .filter_map(|member| Some((member.id().to_string(), member.result()?.id)))
+            .filter_map(|member| Some((member.id().to_string(), member.state(), member.result()?.id)))
             .collect(),
     }
 }
@@ -175,8 +180,8 @@ pub(super) async fn pieces(pool: &Pool, view: &GroupView, note: &str, longest: u
     let mut left = longest.saturating_sub(pieces[0].size());
     let all = shown(view);
     let mut named = 0;
-    for (owner, task) in all.iter().take(SHOWN) {
-        let line = format!("{owner} completed");
+    for (owner, state, task) in all.iter().take(SHOWN) {
+        let line = format!("{owner} {state}");
         let size = line.chars().count() + 160 + WORTH;
         if size > left {
             break;
@@ -193,8 +198,13 @@ pub(super) async fn pieces(pool: &Pool, view: &GroupView, note: &str, longest: u
         }
     }
     if named < all.len() {
-        let ids: Vec<String> = all[named..].iter().map(|(owner, _)| owner.clone()).collect();
-        let note = format!("also completed: {}; pool_result has their outputs", cut(&ranges(&ids), 300));
+        let rest = |wanted: State| {
+            let ids: Vec<String> =
+                all[named..].iter().filter(|(_, state, _)| *state == wanted).map(|(owner, ..)| owner.clone()).collect();
+            (!ids.is_empty()).then(|| format!("also {wanted}: {}", cut(&ranges(&ids), 300)))
+        };
+        let notes: Vec<String> = [State::Completed, State::PendingReview].into_iter().filter_map(rest).collect();
+        let note = format!("{}; pool_result has their outputs", notes.join("; "));
         pieces.push(Piece { id, head: note, output: String::new(), failed: false });
     }
     Ok(pieces)
@@ -370,6 +380,16 @@ mod tests {
         }
         let run: Vec<TaskRecord> = (1..=1000).map(|n| item(n, State::Failed, Some("same".into()))).collect();
         assert_eq!(failures(&batch(run, State::Failed)), "t1-t1000 failed: request: same\n");
+    }
+
+    #[test]
+    fn an_item_that_is_up_for_review_is_not_called_completed() {
+        let view =
+            batch(vec![item(1, State::Completed, None), item(2, State::PendingReview, None)], State::PendingReview);
+        let said: Vec<String> = shown(&view).iter().map(|(owner, state, _)| format!("{owner} {state}")).collect();
+        assert_eq!(said, ["t1 completed", "t2 pending_review"]);
+        let head = head(&view);
+        assert!(head.contains("1 pending_review, 1 completed") && head.contains("pool_approve_result"), "{head}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! scripts see to (`after.lua`).
 
 use super::chain::GroupSpec;
-use super::ids::{GroupId, Id};
+use super::ids::{GroupId, GroupKind, Id};
 use super::state::State;
 
 /// What is known of a chain or batch.
@@ -38,17 +38,24 @@ pub struct Group {
     pub offered: Option<u64>,
 }
 
-/// How a group stands whose members stand so: over only where the record says it, else as far as it has come.
+/// How a group stands whose members stand so: over only where the record says it, else as far as it has come. Up for
+/// review where nothing goes on before something is judged.
 #[must_use]
-pub fn standing(recorded: State, members: &[State]) -> State {
+pub fn standing(recorded: State, kind: GroupKind, collects: bool, members: &[State]) -> State {
     if recorded.is_terminal() {
         return recorded;
     }
+    // Whether a member waits for others of the group, and for nothing else.
+    let follows = |at: usize| match kind {
+        GroupKind::Chain => at > 0,
+        GroupKind::Batch => collects && at + 1 == members.len(),
+    };
+    let goes_on = |(at, state): (usize, &State)| state.is_unfinished() && !(*state == State::Waiting && follows(at));
     let has_begun = |state: &State| state.is_terminal() || matches!(state, State::Running | State::PendingReview);
     if members.contains(&State::Running) {
         return State::Running;
     }
-    if members.contains(&State::PendingReview) && !members.iter().any(|state| state.is_unfinished()) {
+    if members.contains(&State::PendingReview) && !members.iter().enumerate().any(goes_on) {
         return State::PendingReview;
     }
     if members.iter().any(has_begun) {
@@ -63,17 +70,23 @@ mod tests {
 
     #[test]
     fn a_group_stands_where_its_members_are() {
+        use GroupKind::{Batch, Chain};
         use State::{Cancelled, Completed, Failed, Pending, PendingReview, Running, Waiting};
-        for (recorded, members, expected) in [
-            (Running, &[Pending, Waiting][..], Pending),
-            (Running, &[Waiting, Waiting], Waiting),
-            (Running, &[Completed, Pending, Waiting], Running),
-            (Running, &[Completed, PendingReview], PendingReview),
-            (Running, &[PendingReview, Pending], Running),
-            (Failed, &[Completed, Failed, Cancelled], Failed),
-            (Running, &[], Pending),
+        for (recorded, kind, collects, members, expected) in [
+            (Running, Chain, false, &[Pending, Waiting][..], Pending),
+            (Running, Chain, false, &[Waiting, Waiting], Waiting),
+            (Running, Chain, false, &[Completed, Pending, Waiting], Running),
+            (Running, Chain, false, &[Completed, PendingReview, Waiting], PendingReview),
+            (Running, Batch, false, &[Completed, PendingReview], PendingReview),
+            (Running, Batch, false, &[PendingReview, Pending], Running),
+            (Running, Batch, true, &[PendingReview, Completed, Waiting], PendingReview),
+            // It may wait for something else.
+            (Running, Batch, true, &[PendingReview, Waiting, Waiting], Running),
+            (Running, Batch, false, &[PendingReview, Waiting], Running),
+            (Failed, Chain, false, &[Completed, Failed, Cancelled], Failed),
+            (Running, Chain, false, &[], Pending),
         ] {
-            assert_eq!(standing(recorded, members), expected, "{recorded} {members:?}");
+            assert_eq!(standing(recorded, kind, collects, members), expected, "{recorded} {kind:?} {members:?}");
         }
     }
 }

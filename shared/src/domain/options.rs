@@ -113,8 +113,20 @@ pub const TABLE: &[OptionRow] = &[
 ];
 
 /// Options that are fixed with the submission: a task's place in the pool.
-pub const FIXED: [&str; 10] =
-    ["lane", "needs", "priority", "delay_s", "after", "after_failure", "once", "coordinator", "tags", "continue_from"];
+pub const FIXED: [&str; 12] = [
+    "lane",
+    "needs",
+    "priority",
+    "delay_s",
+    "after",
+    "after_failure",
+    "once",
+    "coordinator",
+    "tags",
+    "continue_from",
+    "max_attempts",
+    "queue_timeout_s",
+];
 
 /// The options of a task as they were asked for; what is absent is decided at a more general level.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

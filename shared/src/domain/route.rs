@@ -13,6 +13,7 @@ use super::chain::{Chain, ChainStep};
 use super::ids::Id;
 use super::options::TaskOptions;
 use super::state::words;
+use super::task::Record;
 use super::{limits, template};
 use crate::error::{Error, Result};
 
@@ -152,6 +153,19 @@ impl Route {
             Self::Chain { steps } => steps.len(),
         }
     }
+
+    /// In words: `3 tasks at once`.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Single { .. } => "one task".to_owned(),
+            Self::Parallel { prompts } => format!("{} tasks at once", prompts.len()),
+            Self::Chain { steps } => {
+                let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
+                format!("a chain of {}: {}", steps.len(), names.join(", "))
+            }
+        }
+    }
 }
 
 /// A route, and why it is not the one that was answered.
@@ -185,6 +199,17 @@ pub struct Carried {
     pub fallback: Option<String>,
     /// The task, chain or batch that was started.
     pub made: Option<Id>,
+}
+
+impl Carried {
+    /// What the task that decided has started, if it has.
+    #[must_use]
+    pub fn of(record: &Record) -> Option<(Self, Id)> {
+        record.spec.as_ref()?.auto.as_ref()?;
+        let carried: Self = serde_json::from_value(record.structured.clone()?).ok()?;
+        let made = carried.made?;
+        Some((carried, made))
+    }
 }
 
 /// The system prompt of the classification.

@@ -6,15 +6,18 @@ use tokio::time::Instant;
 
 use super::Pool;
 use crate::domain::batch::{FanOut, Item};
-use crate::domain::chain::{Chain, ChainStep, Node, Ref};
+use crate::domain::chain::{Chain, Node, Ref};
 use crate::domain::group::{self, Group};
 use crate::domain::ids::{GroupId, GroupKind, Id, TaskId};
 use crate::domain::state::State;
 use crate::domain::task::{Record, Spec};
 use crate::error::{Error, Result};
+use crate::store::listing::Filter;
 use crate::store::submission::Submission;
 use crate::store::task;
 
+/// Chains or batches that are looked at in one go.
+const PAGE: usize = 100;
 /// How often all members of a whole are looked at while it is waited for.
 const LOOK_AT_ALL: Duration = Duration::from_secs(2);
 
@@ -176,7 +179,8 @@ impl Pool {
         self.submit_nodes(fan_out.nodes()?).await
     }
 
-    async fn submit_nodes(&self, nodes: Vec<Node>) -> Result<SubmittedGroup> {
+    pub(super) async fn submit_nodes(&self, mut nodes: Vec<Node>) -> Result<SubmittedGroup> {
+        self.place_beside_sessions(&mut nodes).await?;
         let submission = Submission::of(&nodes)?;
         let kept = self.patiently(|| self.store().keeps_every_write()).await?;
         let made = if submission.is_one_call() {
@@ -217,17 +221,15 @@ impl Pool {
         for part in submission.parts() {
             let call = submission.part(part.clone(), &ids, &gate, kept);
             let answered = match self.ask(&call).await {
-                Ok(reply) => task::submitted_part(&reply, part.len()),
+                Ok(reply) => task::submitted_part(&reply, &gate, part.len()),
                 Err(error) => Err(error),
             };
             let part_ids = match answered {
                 Ok(part_ids) => part_ids,
                 Err(error) => {
                     // What came before it never begins; where this is not heard, it goes by itself after ten minutes.
-                    for (id, _) in made.iter().filter(|(id, _)| matches!(id, Id::Task(_))) {
-                        if self.cancel(*id, "the rest of its submission was refused").await.is_err() {
-                            break;
-                        }
+                    if let Err(unheard) = self.ask(&task::abandonment(&gate)).await {
+                        tracing::debug!(error = %unheard, gate, "the parts that came are not given up yet");
                     }
                     return Err(error);
                 }
@@ -279,7 +281,8 @@ impl Pool {
             }
         }
         let states: Vec<State> = members.iter().map(Member::state).collect();
-        Ok(GroupView { state: group::standing(group.state, &states), group, members })
+        let state = group::standing(group.state, group.id.kind, group.spec.collects, &states);
+        Ok(GroupView { state, group, members })
     }
 
     /// Anything by its id.
@@ -332,63 +335,36 @@ impl Pool {
         }
     }
 
-    /// Chains or batches, newest first, below a number, so many at most.
-    pub async fn groups(&self, kind: GroupKind, below: Option<u64>, count: usize) -> Result<Vec<GroupView>> {
-        let ids = self.patiently(move || self.store().groups(kind, below, count)).await?;
+    /// Chains or batches that a filter lets through, newest first, below a number (the filter's cursor is of tasks),
+    /// so many at most.
+    pub async fn groups(
+        &self,
+        kind: GroupKind,
+        mut below: Option<u64>,
+        count: usize,
+        filter: &Filter,
+    ) -> Result<Vec<GroupView>> {
+        let is_wanted = |group: &Group| {
+            filter.tag.as_ref().is_none_or(|tag| group.tags.contains(tag))
+                && filter.coordinator.as_ref().is_none_or(|name| group.coordinator.as_ref() == Some(name))
+        };
         let mut views = Vec::new();
-        for id in ids {
-            if let Some(group) = self.patiently(move || self.store().group(id)).await? {
-                views.push(self.view_of(group).await?);
+        while views.len() < count {
+            let page = (count - views.len()).min(PAGE);
+            let ids = self.patiently(move || self.store().groups(kind, below, page)).await?;
+            let Some(last) = ids.last() else { break };
+            below = Some(last.number);
+            for id in ids {
+                let Some(group) = self.patiently(move || self.store().group(id)).await?.filter(is_wanted) else {
+                    continue;
+                };
+                let view = self.view_of(group).await?;
+                if filter.states.is_empty() || filter.states.contains(&view.state) {
+                    views.push(view);
+                }
             }
         }
         Ok(views)
-    }
-
-    /// A new chain that begins at the step of a chain that failed or was cancelled, with the outputs so far. Asked for
-    /// again it makes no second one.
-    ///
-    /// # Errors
-    /// An id that nobody knows; a chain that is not over, or that succeeded.
-    pub async fn retry_chain(&self, id: GroupId) -> Result<SubmittedGroup> {
-        let group = self.group(id).await?;
-        if group.id.kind != GroupKind::Chain {
-            return Err(Error::refused(format!("{id} is a batch")).hint("try its failed items anew, each by its id"));
-        }
-        if !matches!(group.state, State::Failed | State::Cancelled) {
-            let state = self.view_of(group).await?.state;
-            return Err(Error::refused(format!("{id} is {state}; only what failed or was cancelled is tried anew"))
-                .hint("submit it once more for a second result"));
-        }
-        let mut steps = Vec::new();
-        let mut done = Vec::new();
-        let mut chain = Chain::default();
-        for member in &group.members {
-            let Id::Task(task) = *member else { continue };
-            let record = self.task(task).await?;
-            let Some((spec, step)) = record.spec.and_then(|spec| spec.step.clone().map(|step| (spec, step))) else {
-                return Err(Error::failed(format!("what {task} of {id} was asked is not known any more")));
-            };
-            if record.state == State::Completed && done.len() == steps.len() {
-                done.push(task);
-            }
-            chain.project_dir = spec.project_dir.or(chain.project_dir);
-            let mut options = spec.options;
-            chain.options.coordinator = options.coordinator.take();
-            options.once = None;
-            options.after.clear();
-            options.delay_s = None;
-            steps.push(ChainStep {
-                name: step.name,
-                prompt: spec.prompt,
-                options,
-                output_vars: step.output_vars,
-                retries: step.retries,
-                recovery_prompt: step.recovery_prompt,
-            });
-        }
-        chain.steps = steps;
-        chain.options.tags = group.tags;
-        self.submit_nodes(chain.nodes_from(&done, id)?).await
     }
 }
 

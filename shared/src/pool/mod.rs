@@ -12,6 +12,7 @@ mod host;
 mod lease;
 mod news;
 mod outbox;
+mod retry;
 mod review;
 mod route;
 mod run;

@@ -115,10 +115,15 @@ impl Pool {
     /// # Errors
     /// As [`Pool::submit`].
     pub async fn auto(&self, prompt: &str, hints: &Hints, router: &Router, options: TaskOptions) -> Result<Submitted> {
+        // Before the decision is paid for.
+        for id in options.after.iter().chain(&options.continue_from) {
+            self.state_of(*id).await?.ok_or_else(|| super::unknown(*id))?;
+        }
         self.submit(router.spec(prompt, hints, Some(options))?).await
     }
 
-    /// Does a piece of work as a route says, be it decided here or given; each part with these options.
+    /// Does a piece of work as a route says, be it decided here or given; each part with these options. What their key
+    /// (`once`) has made before, in whatever way, is that work.
     ///
     /// # Errors
     /// As [`Pool::submit`], [`Pool::fan_out`] and [`Pool::submit_chain`].
@@ -128,6 +133,12 @@ impl Pool {
             spec.project_dir = project_dir.map(str::to_owned);
             Ok::<_, Error>(spec)
         };
+        if let Some(key) = &options.once
+            && let Some(id) = self.patiently(|| self.store().made_by(key)).await?
+            && self.state_of(id).await?.is_some()
+        {
+            return Ok(id);
+        }
         let made = |group: SubmittedGroup| Id::Group(group.id);
         match route {
             Route::Single { prompt } => Ok(self.submit(spec(prompt, options.clone())?).await?.id.into()),

@@ -1,12 +1,14 @@
 //! Submitting, cancelling and reading tasks.
 
+use std::collections::HashMap;
+
 use super::group::Known;
 use super::{Pool, unknown};
 use crate::domain::chain::Node;
 use crate::domain::ids::{Id, TaskId};
 use crate::domain::lane;
 use crate::domain::limits;
-use crate::domain::options::AfterFailure;
+use crate::domain::options::TaskOptions;
 use crate::domain::state::State;
 use crate::domain::task::{Record, Spec};
 use crate::error::{Error, Result};
@@ -32,6 +34,24 @@ pub struct Page {
     pub cursor: Option<TaskId>,
 }
 
+/// The session that a task is to go on with.
+enum Session {
+    /// Whoever has it is not over.
+    ToCome,
+    /// On the machines with this label.
+    On(String),
+}
+
+impl Session {
+    fn place(&self, options: &mut TaskOptions, id: Id) {
+        match self {
+            Self::ToCome if !options.after.contains(&id) => options.after.push(id),
+            Self::On(label) if !options.needs.contains(label) => options.needs.push(label.clone()),
+            Self::ToCome | Self::On(_) => {}
+        }
+    }
+}
+
 impl Pool {
     /// Submits a task.
     ///
@@ -46,13 +66,32 @@ impl Pool {
     /// A task that goes on with another one's session follows that, and runs on the machine where the session is, where
     /// that is known by now.
     async fn place_beside_session(&self, spec: &mut Spec) -> Result<()> {
-        let Some(id) = spec.options.continue_from else { return Ok(()) };
+        if let Some(id) = spec.options.continue_from {
+            self.session_of(id).await?.place(&mut spec.options, id);
+        }
+        Ok(())
+    }
+
+    /// The same for each task of a chain or batch.
+    pub(super) async fn place_beside_sessions(&self, nodes: &mut [Node]) -> Result<()> {
+        let mut known: HashMap<Id, Session> = HashMap::new();
+        for node in nodes {
+            let Node::Task { spec, .. } = node else { continue };
+            let Some(id) = spec.options.continue_from else { continue };
+            let session = match known.remove(&id) {
+                Some(session) => session,
+                None => self.session_of(id).await?,
+            };
+            session.place(&mut spec.options, id);
+            known.insert(id, session);
+        }
+        Ok(())
+    }
+
+    async fn session_of(&self, id: Id) -> Result<Session> {
         let known = self.known(id).await?;
         if known.state().is_unfinished() {
-            if !spec.options.after.contains(&id) {
-                spec.options.after.push(id);
-            }
-            return Ok(());
+            return Ok(Session::ToCome);
         }
         let runs = match known {
             Known::Task(record) => record.runs,
@@ -61,15 +100,11 @@ impl Pool {
                 None => Vec::new(),
             },
         };
-        let Some(host) = runs.into_iter().rev().find(|run| run.session_id.is_some()).map(|run| run.host) else {
-            return Err(Error::refused(format!("{id} has no session to continue"))
-                .hint("only what Claude has begun to work on has one"));
-        };
-        let label = lane::as_label("host", &host);
-        if !spec.options.needs.contains(&label) {
-            spec.options.needs.push(label);
+        match runs.into_iter().rev().find(|run| run.session_id.is_some()) {
+            Some(run) => Ok(Session::On(lane::as_label("host", &run.host))),
+            None => Err(Error::refused(format!("{id} has no session to continue"))
+                .hint("only what Claude has begun to work on has one")),
         }
-        Ok(())
     }
 
     /// Submits tasks in order, up to 1,000 and 16 MiB.
@@ -110,46 +145,6 @@ impl Pool {
             specs = rest;
         }
         Ok(submitted)
-    }
-
-    /// Tries a task anew that failed or was cancelled: a new task with the same prompt and options, but its key. Asked
-    /// for again it makes no second one.
-    ///
-    /// # Errors
-    /// An id that nobody knows; a task that is not over, or that succeeded; as [`Pool::submit`].
-    pub async fn retry(&self, id: TaskId) -> Result<Submitted> {
-        let record = self.task(id).await?;
-        if !matches!(record.state, State::Failed | State::Cancelled) {
-            return Err(Error::refused(format!(
-                "{id} is {}; only what failed or was cancelled is tried anew",
-                record.state
-            ))
-            .hint("submit it once more for a second result"));
-        }
-        if let (Some(group), true) = (record.group, record.spec.as_ref().is_some_and(|spec| spec.step.is_some())) {
-            return Err(Error::refused(format!("{id} is a step of {group}")).hint(format!("`motorpool retry {group}`")));
-        }
-        if let (Some(group), true) = (record.group, record.spec.as_ref().is_some_and(|spec| spec.collects)) {
-            return Err(Error::refused(format!("{id} gathers what {group} gave"))
-                .hint(format!("submit what it was to do with --after {group}, or the whole once more")));
-        }
-        let Some(mut spec) = record.spec else {
-            return Err(Error::failed(format!("what {id} was asked is not known any more")));
-        };
-        for other in std::mem::take(&mut spec.options.after) {
-            let stands = self.state_of(other).await?;
-            if spec.options.after_failure != Some(AfterFailure::Run)
-                && stands.is_some_and(|state| state != State::Completed)
-            {
-                let stands = stands.unwrap_or(State::Failed);
-                return Err(Error::refused(format!("{id} was to follow {other}, which is {stands}"))
-                    .hint(format!("try {other} anew, then submit what {id} was to do with --after")));
-            }
-        }
-        spec.options.once = None;
-        spec.options.delay_s = None;
-        spec.retry_of = Some(id);
-        self.submit(spec).await
     }
 
     /// Stops a task, or every task of a chain or batch: one that does not run is over at once; the worker of one that

@@ -89,7 +89,9 @@ fn task_row(key: String, spec: &Spec, follows: &[Ref], group: Option<usize>) -> 
         spec.title(),
     ];
     let follows = options.after.iter().map(|id| Ref::Known(*id)).chain(follows.iter().copied()).collect();
-    let after_failure = options.after_failure.unwrap_or(AfterFailure::Cancel).word();
+    // What gathers begins however they ended, unless there is nothing to gather.
+    let after_failure =
+        if spec.collects { "gather" } else { options.after_failure.unwrap_or(AfterFailure::Cancel).word() };
     Ok(Row { key, fields, follows, after_failure, kind: "task", group })
 }
 
@@ -219,13 +221,18 @@ impl Submission {
             Ref::Known(id) => id.to_string(),
         };
         let call = self.rows[range.clone()].iter().fold(call, |call, row| {
+            let mut row = row.clone();
+            if row.kind == "task" {
+                // Of this opening: where that is given up, the key stands for nothing.
+                row.key = format!("{gate}\t{}", row.key);
+            }
             let mut follows: Vec<String> = row.follows.iter().map(named).collect();
             let waits_here = row.follows.iter().any(|one| matches!(one, Ref::Here(_)));
             if row.kind == "task" && !waits_here {
                 follows.push(gate.to_owned());
             }
             let group = row.group.map(|place| named(&Ref::Here(place))).unwrap_or_default();
-            add(call, row, follows.join("\n"), group)
+            add(call, &row, follows.join("\n"), group)
         });
         if is_last { add(call, &bare(format!("{gate}\topen"), "open"), gate.to_owned(), String::new()) } else { call }
     }

@@ -32,9 +32,9 @@ pub(crate) fn submitted_all(reply: &Reply) -> Result<Vec<(Id, bool)>> {
     (1..reply.len()).step_by(2).map(|at| Ok((reply.text(at).parse()?, reply.text(at + 1) == "fresh"))).collect()
 }
 
-/// What a part of a submission answered: the first so many of it.
-pub(crate) fn submitted_part(reply: &Reply, count: usize) -> Result<Vec<(Id, bool)>> {
-    if reply.word() == "unknown" {
+/// What a part of a submission answered that waits on an opening: the first so many of it.
+pub(crate) fn submitted_part(reply: &Reply, gate: &str, count: usize) -> Result<Vec<(Id, bool)>> {
+    if reply.word() == "unknown" && reply.text(1) == gate {
         return Err(Error::failed("the submission took so long that its first parts were given up")
             .hint("submit it again; what had come of it was cancelled"));
     }
@@ -53,6 +53,11 @@ pub(crate) fn cancellation(id: TaskId, reason: &str) -> Call {
 /// A call that cancels a task, or every member of a chain or batch.
 pub(crate) fn cancellation_of(id: Id, reason: &str) -> Call {
     Call::new("cancel").arg(id.to_string()).arg(reason).number(RETENTION_MS)
+}
+
+/// A call that gives up a submission of which some parts have come.
+pub(crate) fn abandonment(gate: &str) -> Call {
+    Call::new("cancel").arg(gate).arg("the rest of its submission was refused").number(RETENTION_MS)
 }
 
 /// The state that a cancel found or made; `running` means that its worker was asked.

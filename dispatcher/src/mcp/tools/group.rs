@@ -202,8 +202,7 @@ pub(super) async fn auto(mut call: Call) -> Result<Answer> {
         return task::given_up(&call, &pool, decides).await;
     }
     let record = call.find(decides).await.map_err(goes_on(decides))?;
-    let carried: Option<Carried> = record.structured.clone().and_then(|value| serde_json::from_value(value).ok());
-    let Some((id, carried)) = carried.and_then(|carried| Some((carried.made?, carried))) else {
+    let Some((carried, id)) = Carried::of(&record) else {
         if record.state.is_unfinished() {
             return Ok(Answer::text(format!(
                 "{decides} is still {}: it decides how the work is done and starts it then; do not start it again; pool_wait hands \

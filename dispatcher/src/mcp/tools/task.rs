@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use motorpool::domain::route::Carried;
 use motorpool::domain::waits::of_lane;
 use motorpool::pool::Known;
 use motorpool::{Error, ErrorKind, Id, Pool, Result, Spec, State, TaskRecord};
@@ -360,6 +361,12 @@ pub(super) async fn cancel(mut call: Call) -> Result<Answer> {
     Ok(Answer::text(lines.join("\n")))
 }
 
+/// What a task has started that decided how work is done.
+fn started_by(known: &Known) -> Option<Id> {
+    let Known::Task(record) = known else { return None };
+    Carried::of(record).map(|(_, made)| made)
+}
+
 fn cancelled_text(id: Id, before: State, known: &Known) -> String {
     match known.state() {
         State::Cancelled if before == State::Cancelled => format!("{id} cancelled (it was already)"),
@@ -367,6 +374,10 @@ fn cancelled_text(id: Id, before: State, known: &Known) -> String {
             Known::Task(record) => digest::head(record),
             Known::Group(view) => whole::head(view),
         },
+        State::Completed if started_by(known).is_some() => {
+            let made = started_by(known).map(|id| id.to_string()).unwrap_or_default();
+            format!("{id} completed (it had started {made} by then, which goes on: pool_cancel {made} stops that)")
+        }
         state if before == state && state.is_terminal() => {
             format!("{id} {state} (it was over already; nothing is changed; pool_result {id} has its result)")
         }

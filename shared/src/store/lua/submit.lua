@@ -4,8 +4,8 @@
 -- args:    1 pool id, if it has none   2 lease (ms), if it has none   3 most tasks that may wait   4 this call's mark
 --          5 whether this Redis forgets no write (0 or 1)   6 count, then for each: key, spec (JSON), lane, priority,
 --          max_attempts, if_lost, coordinator, tags (lines), delay (ms), time that it may wait for a start (ms; 0: any),
---          title, what it follows (lines; @N: the N-th of this call, from 0), after_failure, kind, the chain or batch it
---          belongs to (@N, or its id)
+--          title, what it follows (lines; @N: the N-th of this call, from 0), after_failure (cancel, run; gather:
+--          run unless all of those were cancelled), kind, the chain or batch it belongs to (@N, or its id)
 --          kind: task; chain or batch, behind its members, which are what it follows, or without a spec, to reserve its
 --          id; opening, which tasks follow until the last part of a submission is here, and open, which ends that
 -- replies: ok (id, fresh or again)… | full waiting | lanes count | memory | unknown id | schema found
@@ -179,6 +179,7 @@ for i = 0, count - 1 do
         local state = redis.call('HGET', key.record(other), F.state)
         if is_over(state) then why = why or spoils(id, other, state) end
       end
+      if left == 0 then why = why or gathers_nothing(id, others) end
       if why then
         wait_no_more(id)
         redis.call('HSET', key.task(id), F.reason, why)

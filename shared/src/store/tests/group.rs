@@ -197,6 +197,38 @@ async fn chains_of_a_batch_stop_with_it_and_what_was_asked_to_stop_holds_up_no_o
 }
 
 #[tokio::test]
+async fn nothing_is_gathered_where_every_item_was_cancelled() {
+    pool_test(async |pool| {
+        let failed = submit(pool, vec![Node::task(Spec::new("x", TaskOptions::default()).unwrap())]).await[0];
+        pool.words(&task::cancellation_of(failed, "x")).await;
+        let gather = || Some(Spec::new("gather {outputs}", TaskOptions::default()).unwrap());
+        let batch = |after: Vec<Id>| {
+            let options = TaskOptions { after, ..TaskOptions::default() };
+            FanOut { items: vec![item("a"), item("b")], collect: gather(), options }.nodes().unwrap()
+        };
+        // What they were to follow has failed already.
+        let ids = submit(pool, batch(vec![failed])).await;
+        assert_eq!(states(pool, &ids).await, "t2 cancelled, t3 cancelled, t4 cancelled, b1 cancelled");
+        let record = pool.record(TaskId::new(4)).await;
+        assert_eq!(record.reason.as_deref(), Some("there is nothing to gather: every item was cancelled"));
+        // Or each was stopped by itself.
+        let ids = submit(pool, batch(vec![])).await;
+        for id in &ids[..2] {
+            pool.words(&task::cancellation_of(*id, "x")).await;
+        }
+        assert_eq!(states(pool, &ids).await, "t5 cancelled, t6 cancelled, t7 cancelled, b2 cancelled");
+        // One that failed has something to say.
+        let ids = submit(pool, batch(vec![])).await;
+        let mut worker = pool.join("w1").await;
+        let held = worker.take().await;
+        worker.finish(&held, &Verdict::Fail(failure())).await;
+        pool.words(&task::cancellation_of(ids[1], "x")).await;
+        assert_eq!(states(pool, &ids).await, "t8 failed, t9 cancelled, t10 pending, b3 running");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_submission_that_is_repeated_makes_no_second_chain() {
     pool_test(async |pool| {
         let options = TaskOptions { once: Some("k".into()), ..TaskOptions::default() };

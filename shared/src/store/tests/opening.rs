@@ -7,6 +7,7 @@ use crate::domain::ids::Id;
 use crate::domain::options::TaskOptions;
 use crate::domain::state::State;
 use crate::domain::task::Spec;
+use crate::store::script::Reply;
 use crate::store::submission::Submission;
 use crate::store::task;
 
@@ -28,7 +29,7 @@ async fn submit(pool: &TestPool, submission: &Submission, parts: usize) -> (Stri
     let (gate, mut ids) = submission.opened(&pool.call(&opening).await).unwrap();
     for part in submission.parts().into_iter().take(parts) {
         let call = submission.part(part.clone(), &ids, &gate, true);
-        let made = task::submitted_part(&pool.call(&call).await, part.len()).unwrap();
+        let made = task::submitted_part(&pool.call(&call).await, &gate, part.len()).unwrap();
         for (place, (id, fresh)) in part.zip(made) {
             ids[place] = Some(id);
             assert!(fresh, "{id}");
@@ -54,7 +55,7 @@ async fn nothing_begins_before_the_last_part_and_then_all_of_it_does() {
             let (again, mut ids) = submission.opened(&pool.store.call(&opening).await.unwrap()).unwrap();
             for part in submission.parts() {
                 let call = submission.part(part.clone(), &ids, &gate, true);
-                let made = task::submitted_part(&pool.call(&call).await, part.len()).unwrap();
+                let made = task::submitted_part(&pool.call(&call).await, &gate, part.len()).unwrap();
                 for (place, (id, _)) in part.zip(made) {
                     ids[place] = Some(id);
                 }
@@ -70,6 +71,42 @@ async fn nothing_begins_before_the_last_part_and_then_all_of_it_does() {
         assert!(!pool.exists(&format!("opening:{gate}")).await);
         let members = pool.store.group("b1".parse().unwrap()).await.unwrap().unwrap().members;
         assert_eq!(members.iter().map(ToString::to_string).collect::<Vec<_>>(), ["t1", "c1", "t9", "t10"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_given_up_leaves_its_key_free_and_a_name_that_nobody_knows_is_told() {
+    pool_test(async |pool| {
+        let mut nodes = large();
+        if let Some(Node::Group { options, .. }) = nodes.last_mut() {
+            options.once = Some("nightly".into());
+        }
+        let submission = Submission::of(&nodes).unwrap();
+        let (gate, ids) = submit(pool, &submission, submission.parts().len() - 1).await;
+        // What a caller is told of a part that names something unknown is not that the part came too late.
+        let unknown = Reply::of("submit", &["unknown", "t9999"]);
+        let told = task::submitted_part(&unknown, &gate, 1).unwrap_err();
+        assert!(told.message().contains("no task t9999"), "{told}");
+        let late = Reply::of("submit", &["unknown", &gate]);
+        assert!(task::submitted_part(&late, &gate, 1).unwrap_err().message().contains("took so long"));
+        assert_eq!(pool.words(&task::abandonment(&gate)).await, ["ok", "cancelled"]);
+        let first = pool.record("t1".parse().unwrap()).await;
+        assert_eq!(
+            (first.state, first.reason.as_deref()),
+            (State::Cancelled, Some("the rest of its submission was refused"))
+        );
+        let left: Vec<String> = pool.dump().await.into_keys().filter(|key| key.contains(":once:nightly")).collect();
+        assert_eq!(left, Vec::<String>::new());
+        let (_, again) = submit(pool, &submission, submission.parts().len()).await;
+        assert!(ids.iter().flatten().all(|id| !again.contains(&Some(*id))), "{ids:?} {again:?}");
+        let whole = pool.store.made_by("nightly").await.unwrap();
+        assert_eq!(whole, *again.last().unwrap());
+        // The old ones go in their time, and take nothing of the new ones with them.
+        pool.forward(8 * 24 * 60 * MINUTES_MS).await;
+        pool.sweep("s").await;
+        assert_eq!(pool.store.count(&[State::Cancelled]).await.unwrap(), [0]);
+        assert_eq!(pool.store.made_by("nightly").await.unwrap(), whole);
     })
     .await;
 }

@@ -45,8 +45,24 @@ end
 
 -- Why a task does not start that waits on one which ended so; nothing where it does not mind.
 local function spoils(id, over, state)
-  if state == 'completed' or redis.call('HGET', key.task(id), F.after_failure) == 'run' then return end
+  if state == 'completed' then return end
+  local after_failure = redis.call('HGET', key.task(id), F.after_failure)
+  if after_failure == 'run' or after_failure == 'gather' then return end
   return over .. ', which it was to follow, ' .. (state == 'failed' and 'failed' or 'was cancelled')
+end
+
+-- Why a task does not start that gathers what these gave; nothing where there is something to gather.
+local function gathers_nothing(id, others)
+  if #others == 0 or redis.call('HGET', key.task(id), F.after_failure) ~= 'gather' then return end
+  for _, other in ipairs(others) do
+    if other ~= id and redis.call('HGET', key.record(other), F.state) ~= 'cancelled' then return end
+  end
+  return 'there is nothing to gather: every item was cancelled'
+end
+
+local function members_beside(id)
+  local group = redis.call('HGET', key.task(id), F.group)
+  return group and lines(redis.call('HGET', key.record(group), F.members) or '') or {}
 end
 
 local function is_group(id)
@@ -93,13 +109,15 @@ local function release(id, retention_ms)
         end
       elseif redis.call('HGET', key.task(next_id), F.state) == 'waiting' then
         local why = spoils(next_id, over, state)
+        local is_next = redis.call('EXISTS', key.needs(next_id)) == 0
+        if not why and is_next then why = gathers_nothing(next_id, members_beside(next_id)) end
         if why then
           left = left - wait_no_more(next_id)
           redis.call('HSET', key.task(next_id), F.reason, why)
           finish_terminal(next_id, retention_ms)
           move(next_id, 'waiting', 'cancelled', 'after', '0')
           line[#line + 1] = next_id
-        elseif redis.call('EXISTS', key.needs(next_id)) == 0 then
+        elseif is_next then
           start_after(next_id)
         end
       end

@@ -22,18 +22,21 @@ local function end_opening(id, retention_ms)
   release(id, retention_ms)
 end
 
--- The rest never came: so many of what waits for it are cancelled at once; gives whether all are.
+-- The rest does not come: so many of what waits for it are cancelled at once; gives whether all are. No key of it is
+-- left, so that the same submission can be made again: those of its tasks hold the id of this opening.
 local CANCELLED_AT_ONCE = 300
-local function give_up_opening(id, retention_ms)
+local function give_up_opening(id, retention_ms, reason)
   if redis.call('EXISTS', key.record(id)) == 0 then return true end
-  local reason = 'the rest of its submission never came'
   for _ = 1, CANCELLED_AT_ONCE do
     local task = redis.call('ZPOPMIN', key.after(id))[1]
     if not task then
-      -- Chains and batches that were to come have ids already.
+      -- Chains and batches have ids before they are made, and those that were made are cancelled with their members.
       for _, once in ipairs(lines(redis.call('HGET', key.record(id), F.members) or '')) do
         local group = string.match(redis.call('GET', key.once(once)) or '', '^(%S+)')
-        if group and redis.call('EXISTS', key.record(group)) == 0 then redis.call('DEL', key.once(once)) end
+        if group then
+          redis.call('HDEL', key.record(group), F.once)
+          redis.call('DEL', key.once(once))
+        end
       end
       forget_opening(id)
       return true

@@ -100,7 +100,7 @@ local function do_due(retention_ms)
     redis.call('ZREM', key.due, timer)
     local kind, id = string.match(timer, '^(%a+):(%S+)$')
     if kind == 'open' then
-      if not give_up_opening(id, retention_ms) then redis.call('ZADD', key.due, whole(now_ms), timer) end
+      if not give_up_opening(id, retention_ms, 'the rest of its submission never came') then redis.call('ZADD', key.due, whole(now_ms), timer) end
     elseif kind == 'queue' then
       expire(id, retention_ms)
     elseif kind == 'task' then

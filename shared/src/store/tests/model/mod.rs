@@ -150,7 +150,7 @@ const SABOTAGE: &[(&str, &str, &str)] = &[
     // A call that comes once more.
     ("claim", "if before then", "if before == '' then"),
     // All that a task waits for.
-    ("parts/after", "elseif redis.call('EXISTS', key.needs(next_id)) == 0 then", "else"),
+    ("parts/after", "elseif is_next then", "else"),
     // The list of what was delivered is the table of leases.
     ("parts/fence", "pending.err or #pending == 0", "false"),
     // What was taken out of the lane is begun, whatever its record says.

@@ -7,10 +7,11 @@ use motorpool::domain::host::{Host, HostSlot};
 use motorpool::domain::lane::Lane;
 use motorpool::domain::merge;
 use motorpool::domain::options::PermissionMode;
+use motorpool::domain::route::Carried;
 use motorpool::domain::slot::{self, Slot};
 use motorpool::domain::waits::{Waiting, Why};
 use motorpool::pool::ReviewVerdict;
-use motorpool::{Entry, Pool, PoolStatus, Result, Run, Spec, State, TaskId, TaskOptions};
+use motorpool::{Entry, Id, Pool, PoolStatus, Result, Run, Spec, State, TaskId, TaskOptions, TaskRecord};
 use serde_json::{Value, json};
 
 use crate::term::counted;
@@ -172,6 +173,12 @@ pub(crate) fn stuck_text(why: &Why, lane: &str, no_worker: &str) -> Option<(Stri
         )),
         _ => None,
     }
+}
+
+/// What a task that is over has started and that goes on, where it was one that decides how work is done.
+pub(crate) async fn still_made_by(pool: &Pool, record: &TaskRecord) -> Result<Option<Id>> {
+    let Some((_, made)) = Carried::of(record).filter(|_| record.state == State::Completed) else { return Ok(None) };
+    Ok(pool.state_of(made).await?.is_some_and(|state| !state.is_terminal()).then_some(made))
 }
 
 /// What the log says, in a line.

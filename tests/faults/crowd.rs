@@ -22,7 +22,9 @@ impl Crowd {
         // The real CLI takes seconds for a task, in which a machine may well stand still for two.
         let lease_s = if self.cli == Cli::Real { 6 } else { 3 };
         let mut fleet = Fleet::with_lease(self.cli, lease_s).await;
-        let host = fleet.host(self.workers);
+        // That many kills in a minute are no fault of the workers.
+        let slots = self.workers.to_string();
+        let host = fleet.start("motorpool-worker", &["host", "--slots", &slots, "--max-restarts", "1000"]);
         fleet.all_joined(1).await;
         let options = json!({"max_attempts": self.max_attempts, "permission_mode": "acceptEdits", "allowed_tools": ["Bash"], "model": "sonnet"});
         let options = TaskOptions::from_json(options.as_object().unwrap()).unwrap();

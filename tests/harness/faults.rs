@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use redis::streams::StreamRangeReply;
 use tokio::time::{Instant, sleep};
 
-use crate::fleet::{Fleet, redis};
+use crate::fleet::{Fleet, PATIENCE, redis};
 
 /// Every key of the pool starts so.
 pub const PREFIX: &str = "mp:{default}:";
@@ -222,6 +222,7 @@ impl Fleet {
     pub async fn shoot(&self, host: i32, ids: &[TaskId], every: Duration, most: usize) -> usize {
         let mut dice = Dice::default();
         let mut killed = 0;
+        let mut seen = Instant::now();
         while killed < most {
             sleep(every).await;
             if self.pool.unfinished().await.expect("the pool answers") == 0 {
@@ -231,7 +232,9 @@ impl Fleet {
             if !workers.is_empty() {
                 signal(workers[dice.one_of(workers.len())], Signal::SIGKILL);
                 killed += 1;
+                seen = Instant::now();
             }
+            assert!(seen.elapsed() < PATIENCE, "the host has no worker any more\n{}", self.logs());
         }
         // The rest of the work is undisturbed; each task gets the usual patience.
         let begin = Instant::now();

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use motorpool::domain::fleet::Unfit;
 use motorpool::pool::{GroupView, Member};
-use motorpool::{Error, ErrorKind, GroupId, GroupKind, Result, State, TaskRecord};
+use motorpool::{ErrorKind, GroupId, GroupKind, Result, State, TaskRecord};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Call;
 use super::group::{PACE, conclude};
 use super::reach::Reached;
 use super::signals::Signals;
-use super::waiting::{Stuck, Waiting};
+use super::waiting::{Stuck, Waiting, hopeless};
 use crate::term::group::member_word;
 use crate::term::progress::Progress;
 use crate::term::table::harmless;
@@ -116,14 +116,7 @@ pub(super) async fn follow(
                 // One that ended by itself in the meantime counts as it ended.
                 return match cancel.filter(|_| view.state == State::Cancelled) {
                     Some(Cancel::TimedOut) => Ok(4),
-                    Some(Cancel::Hopeless(unfit)) => {
-                        let what = format!("no worker can take {id} ({}): {}", unfit.class, harmless(&unfit.message));
-                        let error = Error::failed(what);
-                        Err(match &unfit.hint {
-                            Some(hint) => error.hint(harmless(hint)),
-                            None => error,
-                        })
-                    }
+                    Some(Cancel::Hopeless(unfit)) => Err(hopeless(id.into(), &unfit)),
                     _ => Ok(code),
                 };
             }

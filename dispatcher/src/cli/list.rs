@@ -25,7 +25,7 @@ pub(super) fn command() -> Command {
             .arg(Arg::new("limit").long("limit").value_name("N").default_value("20").help("at most so many, up to 1000"))
             .arg(Arg::new("cursor").long("cursor").value_name("ID").help("go on behind this task: the cursor of the page before"))
             .arg(json_arg("print {items, cursor}; items without outputs and runs, which `show` has"))
-            .after_help("Examples:\n  motorpool list --state running,pending\n  motorpool list --tag nightly --json\nWith --coordinator only the tasks submitted under that name are listed."),
+            .after_help("Examples:\n  motorpool list --state running,pending\n  motorpool list --tag nightly --json\nWith --coordinator only what was submitted under that name is listed."),
     )
 }
 

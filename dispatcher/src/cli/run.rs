@@ -9,12 +9,12 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use motorpool::domain::fleet::Unfit;
 use motorpool::domain::waits::Why;
-use motorpool::{Error, ErrorKind, Failure, Result, State, TaskId, TaskRecord};
+use motorpool::{ErrorKind, Failure, Result, State, TaskId, TaskRecord};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::reach::{self, Reached, Wish};
 use super::signals::Signals;
-use super::waiting::{Stuck, Waiting};
+use super::waiting::{Stuck, Waiting, hopeless};
 use super::{Call, json_arg, options, task, timeout_arg, timeout_of};
 use crate::term::progress::Progress;
 use crate::term::table::harmless;
@@ -351,11 +351,7 @@ impl<'a> Follow<'a> {
             let failure = Failure { status: None, ..Failure::new(unfit.class, unfit.message.clone()) };
             record.error = Some(Failure { hint: unfit.hint.clone(), ..failure });
             task::conclude(&record, json)?;
-            let error = Error::failed(format!("no worker can take {} ({}): {}", self.id, unfit.class, unfit.message));
-            return Err(match &unfit.hint {
-                Some(hint) => error.hint(hint),
-                None => error,
-            });
+            return Err(hopeless(self.id.into(), unfit));
         }
         let code = task::conclude(&record, json)?;
         // One that ended by itself in the meantime counts as it ended.

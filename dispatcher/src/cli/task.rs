@@ -270,7 +270,7 @@ pub(super) async fn cancel(call: &Call, matches: &ArgMatches) -> Result<u8> {
         items.push(json!({ "id": id, "state": state.word() }));
         match cancelled_text(*id, before, state) {
             Ok(words) => tell(&words),
-            Err(error) => wrong.push(match started_by(&reached, *id, state).await? {
+            Err(error) => wrong.push(match made_by(&reached, *id).await? {
                 Some(made) => Error::refused(error.message())
                     .hint(format!("what it started goes on: `motorpool cancel {made}` stops that")),
                 None => error,
@@ -288,14 +288,12 @@ pub(super) async fn cancel(call: &Call, matches: &ArgMatches) -> Result<u8> {
     last.map_or(Ok(0), Err)
 }
 
-/// What a task that is over has started, where it was one that decides how work is done.
-async fn started_by(reached: &Reached, id: Id, state: State) -> Result<Option<Id>> {
-    let Id::Task(id) = id else { return Ok(None) };
-    if state != State::Completed {
-        return Ok(None);
+/// What was started by what was to be stopped, and goes on.
+async fn made_by(reached: &Reached, id: Id) -> Result<Option<Id>> {
+    match id {
+        Id::Task(id) => work::still_made_by(&reached.pool, &reached.task(id).await?).await,
+        Id::Group(_) => Ok(None),
     }
-    let Some((_, made)) = Carried::of(&reached.task(id).await?) else { return Ok(None) };
-    Ok((!reached.state(made).await?.is_terminal()).then_some(made))
 }
 
 /// What became of a task that was to be stopped.

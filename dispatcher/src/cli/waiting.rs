@@ -9,7 +9,7 @@ use motorpool::domain::fleet::Unfit;
 use motorpool::domain::lane::Lane;
 use motorpool::domain::waits::Why;
 use motorpool::embedded::keeper_of;
-use motorpool::{Class, Id, State};
+use motorpool::{Class, Error, Id, State};
 use tokio::time::Instant;
 
 use super::reach::{self, Reached};
@@ -40,6 +40,15 @@ pub(super) struct Found {
     pub(super) is_turn: bool,
     /// No worker will ever take it.
     pub(super) hopeless: Option<Unfit>,
+}
+
+/// What a follower ends with that was told so.
+pub(super) fn hopeless(id: Id, unfit: &Unfit) -> Error {
+    let error = Error::failed(format!("no worker can take {id} ({}): {}", unfit.class, harmless(&unfit.message)));
+    match &unfit.hint {
+        Some(hint) => error.hint(harmless(hint)),
+        None => error,
+    }
 }
 
 /// What was seen so far.

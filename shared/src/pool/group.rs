@@ -344,10 +344,7 @@ impl Pool {
         count: usize,
         filter: &Filter,
     ) -> Result<Vec<GroupView>> {
-        let is_wanted = |group: &Group| {
-            filter.tag.as_ref().is_none_or(|tag| group.tags.contains(tag))
-                && filter.coordinator.as_ref().is_none_or(|name| group.coordinator.as_ref() == Some(name))
-        };
+        let is_wanted = |group: &Group| filter.names(&group.tags, group.coordinator.as_ref());
         let mut views = Vec::new();
         while views.len() < count {
             let page = (count - views.len()).min(PAGE);
@@ -359,7 +356,7 @@ impl Pool {
                     continue;
                 };
                 let view = self.view_of(group).await?;
-                if filter.states.is_empty() || filter.states.contains(&view.state) {
+                if filter.takes(view.state) {
                     views.push(view);
                 }
             }

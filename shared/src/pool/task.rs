@@ -194,7 +194,9 @@ impl Pool {
             let ids = &ids;
             let records = self.patiently(move || self.store().tasks_short(ids)).await?;
             // An index names one thing; the rest of the filter is looked up in the records.
-            items.extend(records.into_iter().filter(|record| matches(&filter, record)));
+            let is_wanted =
+                |record: &Record| filter.takes(record.state) && filter.names(&record.tags, record.coordinator.as_ref());
+            items.extend(records.into_iter().filter(is_wanted));
             if items.len() > count || last {
                 break;
             }
@@ -210,10 +212,4 @@ impl Pool {
         let states: Vec<State> = State::ALL.iter().copied().filter(|state| state.is_unfinished()).collect();
         Ok(self.patiently(|| self.store().count(&states)).await?.into_iter().sum())
     }
-}
-
-fn matches(filter: &Filter, record: &Record) -> bool {
-    (filter.states.is_empty() || filter.states.contains(&record.state))
-        && filter.tag.as_ref().is_none_or(|tag| record.tags.contains(tag))
-        && filter.coordinator.as_ref().is_none_or(|name| record.coordinator.as_ref() == Some(name))
 }

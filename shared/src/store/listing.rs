@@ -19,6 +19,17 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether it lets through what has these tags and this coordinator.
+    pub(crate) fn names(&self, tags: &[String], coordinator: Option<&String>) -> bool {
+        self.tag.as_ref().is_none_or(|tag| tags.contains(tag))
+            && self.coordinator.as_ref().is_none_or(|name| coordinator == Some(name))
+    }
+
+    /// Whether it lets through what is in this state.
+    pub(crate) fn takes(&self, state: State) -> bool {
+        self.states.is_empty() || self.states.contains(&state)
+    }
+
     /// It asks for unfinished tasks alone: few, however many have ended.
     fn is_of_few(&self) -> bool {
         !self.states.is_empty() && self.states.iter().all(|state| state.is_unfinished())

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use motorpool::domain::route::Carried;
 use motorpool::domain::waits::of_lane;
 use motorpool::pool::Known;
 use motorpool::{Error, ErrorKind, Id, Pool, Result, Spec, State, TaskRecord};
@@ -353,18 +352,21 @@ pub(super) async fn cancel(mut call: Call) -> Result<Answer> {
             return Ok(Answer::text("the call was given up; the tasks are being stopped"));
         }
         let known = call.known(*id).await?;
-        lines.push(cancelled_text(*id, before, &known));
+        let made = match &known {
+            Known::Task(record) => work::still_made_by(&pool, record).await?,
+            Known::Group(_) => None,
+        };
+        lines.push(match made {
+            Some(made) => {
+                format!("{id} completed (it had started {made} by then, which goes on: pool_cancel {made} stops that)")
+            }
+            None => cancelled_text(*id, before, &known),
+        });
         stopped.push(known);
     }
     // What was not stopped has a result, and that is not told here.
     call.names_any(stopped.iter().filter(|known| known.state() == State::Cancelled)).await?;
     Ok(Answer::text(lines.join("\n")))
-}
-
-/// What a task has started that decided how work is done.
-fn started_by(known: &Known) -> Option<Id> {
-    let Known::Task(record) = known else { return None };
-    Carried::of(record).map(|(_, made)| made)
 }
 
 fn cancelled_text(id: Id, before: State, known: &Known) -> String {
@@ -374,10 +376,6 @@ fn cancelled_text(id: Id, before: State, known: &Known) -> String {
             Known::Task(record) => digest::head(record),
             Known::Group(view) => whole::head(view),
         },
-        State::Completed if started_by(known).is_some() => {
-            let made = started_by(known).map(|id| id.to_string()).unwrap_or_default();
-            format!("{id} completed (it had started {made} by then, which goes on: pool_cancel {made} stops that)")
-        }
         state if before == state && state.is_terminal() => {
             format!("{id} {state} (it was over already; nothing is changed; pool_result {id} has its result)")
         }

@@ -234,8 +234,15 @@ impl Fault {
                 tell(field, &["CONFIG", "SET", "maxmemory", &before]).await;
             }
             PauseRedis => {
-                tell(field, &["CLIENT", "PAUSE", "800", "ALL"]).await;
-                sleep(Duration::from_millis(800)).await;
+                let mut connection = field.fleet.redis().await;
+                let mut pause = redis::cmd("CLIENT");
+                pause.arg(&["PAUSE", "800", "ALL"]);
+                pause.query_async::<()>(&mut connection).await.expect("Redis obeys");
+                // It ends by Redis's own clock: one that is set back before would keep it for ever.
+                let until = Instant::now() + Duration::from_secs(10);
+                while let Err(error) = redis::cmd("PING").query_async::<()>(&mut connection).await {
+                    assert!(Instant::now() < until, "Redis is still paused: {error}");
+                }
             }
             ForgetScripts => _ = tell(field, &["SCRIPT", "FLUSH"]).await,
             _ => _ = tell(field, &["CLIENT", "KILL", "TYPE", "normal"]).await,
